@@ -1,0 +1,14 @@
+"""One small script per DVC stage.
+
+DVC runs a stage with the `python` of the shell. Where that is not the project's environment, say so before an
+import fails: this file must stay readable for any Python 3.
+"""
+
+import importlib.util
+import sys
+
+if sys.version_info < (3, 11) or importlib.util.find_spec("pandera") is None:
+    sys.exit(
+        "stages: `python` is %s (%d.%d), which is not this project's environment: run `source .venv/bin/activate`"
+        " first, or `make repro`, which does all of it" % (sys.executable, sys.version_info[0], sys.version_info[1])
+    )

@@ -1,0 +1,61 @@
+"""Fit what a transformer has to beat: TF-IDF with logistic regression.
+
+    python -m stages.baseline
+
+Reads data/prepared. Writes models/baseline (no pickle; see tweets/tfidf.py) and metrics/baseline.json with its scores on
+the validation split.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.sparse import hstack
+from sklearn.linear_model import LogisticRegression
+
+from tweets import environment, errors, files, metrics, params, tfidf
+from tweets.split import TRAIN, VALID
+
+Ngrams = Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
+
+
+@params.section
+class BaselineParams:
+    """Section `baseline` of params.yaml."""
+
+    word_ngrams: Ngrams  # from, to
+    char_ngrams: Ngrams  # from, to; within words
+    min_df: Annotated[int, Field(ge=1)]  # tweets that an n-gram has to be in
+    C: Annotated[params.Number, Field(gt=0)]  # inverse strength of the L2 penalty
+    max_iter: Annotated[int, Field(ge=1)]
+
+
+def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:
+    """Return the baseline fitted on the texts and their class numbers."""
+    words = tfidf.vectorizer("word", settings.word_ngrams, min_df=settings.min_df)
+    chars = tfidf.vectorizer("char_wb", settings.char_ngrams, min_df=settings.min_df)
+    features = hstack([words.fit_transform(texts), chars.fit_transform(texts)], format="csr")
+    print(f"baseline: {features.shape[0]:,} tweets, {features.shape[1]:,} n-grams")
+    classifier = LogisticRegression(C=settings.C, max_iter=settings.max_iter).fit(features, classes)
+    return tfidf.Baseline(labels=labels, words=words, chars=chars, classifier=classifier)
+
+
+def main() -> None:
+    environment.check()
+    settings = params.load("baseline", BaselineParams)
+    labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
+    rows = {name: pd.read_parquet(f"data/prepared/{name}.parquet") for name in (TRAIN, VALID)}
+    classes = {name: part["label"].map(labels.index).tolist() for name, part in rows.items()}
+    model = fit(rows[TRAIN]["text"].tolist(), classes[TRAIN], labels, settings)
+    with files.replacing(Path("models/baseline")) as folder:
+        tfidf.save(folder, model, {"word": settings.word_ngrams, "char_wb": settings.char_ngrams})
+    probabilities = tfidf.load(Path("models/baseline")).predict(rows[VALID]["text"].tolist())
+    scores = metrics.headline(np.array(classes[VALID]), probabilities)
+    files.write_json(Path("metrics/baseline.json"), {"valid": scores})
+    print(f"baseline: validation accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}")
+
+
+if __name__ == "__main__":
+    errors.run("baseline", main)

@@ -1,0 +1,64 @@
+"""Tokenise the prepared tweets once, into ragged arrays without padding.
+
+    python -m stages.featurize
+
+Reads data/prepared. Writes data/features: a folder of arrays for each split (see tweets/encode.py), the tokenizer, and
+features.json with what later stages need to know: labels, cleaning settings, encoder, maximum length.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tweets import encode, encoder, environment, errors, files, params
+from tweets.split import SPLITS
+
+
+@params.section
+class Featurize:
+    """Section `featurize` of params.yaml."""
+
+    encoder: str
+    revision: str | None
+    max_length: Annotated[int, Field(ge=4, le=512)]
+
+
+def featurize(
+    rows: pd.DataFrame, labels: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int, *, name: str
+) -> encode.Encoded:
+    """Return the arrays of the rows of a split."""
+    ids, offsets = encode.encode(tokenizer, rows["text"].tolist(), max_length, name=name)
+    return encode.Encoded(
+        ids=ids,
+        offsets=offsets,
+        labels=pd.Categorical(rows["label"], categories=labels).codes.astype(np.int64),
+        confidence=rows["confidence"].to_numpy(np.float32),
+    )
+
+
+def main() -> None:
+    environment.check()
+    settings = params.load("featurize", Featurize)
+    prepared = files.read_json(Path("data/prepared/prepared.json"))
+    tokenizer = encoder.from_pretrained(AutoTokenizer, settings.encoder, settings.revision)
+    with files.replacing(Path("data/features")) as folder:
+        folder.mkdir()
+        for name in SPLITS:
+            rows = pd.read_parquet(f"data/prepared/{name}.parquet")
+            encoded = featurize(rows, prepared["labels"], tokenizer, settings.max_length, name=name)
+            encode.save(folder / name, encoded)
+            cut = np.mean(encoded.lengths == settings.max_length)
+            print(f"featurize: {name}: {len(rows):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} at the limit")
+            print(f"  {' '.join(tokenizer.convert_ids_to_tokens(encoded.row(0).tolist()))}")
+        tokenizer.model_max_length = settings.max_length
+        tokenizer.save_pretrained(folder / "tokenizer")
+        facts = {"encoder": settings.encoder, "revision": settings.revision, "max_length": settings.max_length}
+        files.write_json(folder / "features.json", {**prepared, **facts})
+
+
+if __name__ == "__main__":
+    errors.run("featurize", main)

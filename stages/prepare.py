@@ -1,0 +1,172 @@
+"""Repair, clean, deduplicate and split the raw rows.
+
+    python -m stages.prepare
+
+Reads data/raw. Writes data/prepared: train.parquet, valid.parquet and test.parquet with the columns id, key, raw,
+text, label, confidence, and prepared.json with the labels and the cleaning settings; metrics/prepare.json; and
+plots/prepare/labels.json and lengths.json.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import Field
+
+from tweets import duplicates, environment, errors, files, params, repair
+from tweets.errors import UserError
+from tweets.split import SPLITS, TEST, TRAIN, split
+from tweets.text import Clean, Cleaning, Normalise, clean
+
+Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
+COLUMNS = ["id", "key", "raw", "text", "label", "confidence"]
+LONGEST = 60  # words; the plot of lengths counts longer tweets there
+
+
+@params.section
+class Prepare:
+    """Section `prepare` of params.yaml."""
+
+    seed: int
+    valid: Share
+    test: Share
+    merge_labels: dict[str, str]  # from: to
+    normalise: Normalise
+    clean: Clean
+
+
+def merge(labels: list[str], merged: dict[str, str]) -> list[str]:
+    """Return the labels after merging, in their order. Raises UserError for a name that is no label."""
+    unknown = [name for name in merged if name not in labels]
+    if unknown:
+        raise UserError(f"prepare.merge_labels: {unknown[0]!r} is no label; it needs one of {', '.join(labels)}")
+    return list(dict.fromkeys(merged.get(label, label) for label in labels))
+
+
+def drop_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per key: of the test split if it has one there, then valid; of the label with most confidence.
+
+    A missing confidence counts as 1. Ties go to the first row. The column `conflict` tells whether the copies of the
+    row's key had different labels.
+    """
+    by_key = rows.groupby("key", sort=False)
+    weight = rows["confidence"].fillna(1.0).groupby([rows["key"], rows["label"]]).transform("sum")
+    rows = rows.assign(
+        conflict=by_key["label"].transform("nunique") > 1,
+        rank=rows["split"].map({name: rank for rank, name in enumerate(SPLITS)}).fillna(len(SPLITS)),
+        weight=-weight,
+    )
+    first = rows.sort_values(["rank", "weight"], kind="stable").drop_duplicates("key")
+    return first.sort_index().drop(columns=["rank", "weight"])
+
+
+def divide(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the rows with their split, and how many were dropped by reason.
+
+    Near-duplicates of an official evaluation row that stand in another split are dropped there; rows whose copies
+    disagree on the label are dropped from validation and test. Neither depends on the cleaning settings.
+    """
+    unique = drop_copies(rows)
+    unique["group"] = duplicates.groups(unique["key"])
+    unique["split"] = split(unique, valid=settings.valid, test=settings.test, seed=settings.seed)
+    rank = unique["split"].map({name: rank for rank, name in enumerate(SPLITS)})
+    leak = rank > rank.groupby(unique["group"]).transform("min")
+    conflict = unique["conflict"] & (unique["split"] != TRAIN) & ~leak
+    dropped = {
+        "copy of another row": len(rows) - len(unique),
+        "near-duplicate of a row in another official split": int(leak.sum()),
+        "copies disagree on the label (validation and test)": int(conflict.sum()),
+    }
+    return unique[~leak & ~conflict], dropped
+
+
+def check_labels(rows: pd.DataFrame, labels: list[str]) -> None:
+    """Raise UserError when a label has no row in a split: it can then be neither learned nor scored."""
+    for name in SPLITS:
+        counts = rows.loc[rows["split"] == name, "label"].value_counts()
+        for label in labels:
+            if not counts.get(label, 0):
+                total = int((rows["label"] == label).sum())
+                raise UserError(
+                    f"label {label!r} has {total} row{'' if total == 1 else 's'} and none in the {name} split; it"
+                    " needs one in each: add rows, or merge the label (prepare.merge_labels)"
+                )
+
+
+def summary(rows_in: int, dropped: dict[str, int], rows: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
+    """Return the content of metrics/prepare.json: rows in, dropped by reason and out, with their labels."""
+    out = {}
+    for name in SPLITS:
+        counts = rows.loc[rows["split"] == name, "label"].value_counts()
+        out[name] = {"rows": int(counts.sum()), "labels": {label: int(counts[label]) for label in labels}}
+    test_ids = sorted(rows.loc[rows["split"] == TEST, "id"])
+    return {
+        "rows_in": rows_in,
+        "rows_dropped": dropped,
+        "rows_out": len(rows),
+        "splits": out,
+        "test_ids_sha256": hashlib.sha256("\n".join(test_ids).encode()).hexdigest(),
+    }
+
+
+def label_shares(rows: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
+    """Return a point for each split and label: its share of the split's rows, in per cent."""
+    shares = rows.groupby("split")["label"].value_counts(normalize=True)
+    return [
+        {"split": name, "label": label, "percent": float(100 * shares[name, label])} for name in SPLITS for label in labels
+    ]
+
+
+def lengths(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a point for each split and number of words: the share of the split's rows, in per cent."""
+    words = rows["text"].str.split().str.len().clip(upper=LONGEST)
+    shares = words.groupby(rows["split"]).value_counts(normalize=True)
+    return [
+        {"split": name, "words": count, "percent": float(100 * shares.get((name, count), 0.0))}
+        for name in SPLITS
+        for count in range(LONGEST + 1)
+    ]
+
+
+def write(rows: pd.DataFrame, labels: list[str], cleaning: Cleaning, report: dict[str, Any]) -> None:
+    """Write data/prepared, metrics/prepare.json and plots/prepare."""
+    with files.replacing(Path("data/prepared")) as folder:
+        folder.mkdir()
+        for name in SPLITS:
+            part = rows.loc[rows["split"] == name, COLUMNS]
+            part.to_parquet(folder / f"{name}.parquet", index=False)
+        files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})  # type: ignore[call-overload]
+    with files.replacing(Path("plots/prepare")) as folder:
+        folder.mkdir()
+        files.write_json(folder / "labels.json", label_shares(rows, labels))
+        files.write_json(folder / "lengths.json", lengths(rows))
+    files.write_json(Path("metrics/prepare.json"), report)
+
+
+def main() -> None:
+    environment.check()
+    settings = params.load("prepare", Prepare)
+    source = files.read_json(Path("data/raw/source.json"))
+    rows = pd.read_parquet("data/raw/rows.parquet").rename(columns={"text": "raw"})
+    labels = merge(source["labels"], settings.merge_labels)
+    rows["label"] = rows["label"].replace(settings.merge_labels)
+    if source["broken_encoding"]:
+        rows["raw"] = repair.repair(rows["raw"])
+    rows["key"] = [duplicates.key(text) for text in rows["raw"]]
+    kept, dropped = divide(rows, settings)
+    check_labels(kept, labels)
+    cleaning = Cleaning(normalise=settings.normalise, clean=settings.clean)
+    kept = kept.assign(text=clean(kept["raw"], cleaning))
+    report = summary(len(rows), dropped, kept, labels)
+    write(kept, labels, cleaning, report)
+    print(f"prepare: {len(rows):,} rows in, {len(kept):,} out")
+    for reason, count in dropped.items():
+        print(f"  dropped {count:,}: {reason}")
+    for row in kept.head(3).itertuples():
+        print(f"  {row.label}: {row.text[:100]}")
+
+
+if __name__ == "__main__":
+    errors.run("prepare", main)

@@ -1,0 +1,282 @@
+"""Fine-tune the encoder on the training split, stop early on validation macro-F1, keep the best.
+
+    python -m stages.train
+
+Reads data/features. Writes models/transformer, which `transformers.pipeline("text-classification", ...)` loads;
+metrics/train.json; and plots/train, DVCLive's curves per step. Killed, it goes on from its last checkpoint and ends
+with the bytes of a run that was never interrupted.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from dvclive import Live
+from pydantic import Field
+from sklearn.metrics import confusion_matrix
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+
+from tweets import checkpoints, encode, encoder, environment, errors, files, metrics, model, orphan, params
+from tweets.errors import UserError
+from tweets.split import TRAIN, VALID
+
+FEATURES = Path("data/features")
+LIVE = Path("plots/train")
+Positive = Annotated[params.Number, Field(gt=0)]
+Fraction = Annotated[params.Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@params.section
+class Train:
+    """Section `train` of params.yaml."""
+
+    seed: int
+    epochs: Count
+    lr: Positive  # of AdamW, at its peak
+    batch_size: Count
+    warmup: Fraction  # share of the steps in which the learning rate rises; then it falls to 0 along a line
+    weight_decay: Annotated[params.Number, Field(ge=0)]
+    dropout: Fraction
+    max_grad_norm: Positive
+    confidence_power: Annotated[params.Number, Field(ge=0)]
+    evals_per_epoch: Count  # also the checkpoints per epoch
+    patience: Count  # evaluations
+    log_every: Count  # steps
+    device: model.DeviceName
+    precision: Literal["auto", "bf16", "fp32"]
+    threads: Count
+
+
+class LengthOrder(torch.utils.data.Sampler[int]):
+    """An order of the rows in which each run of `batch_size` has like lengths and the runs are shuffled.
+
+    It depends on the seed and the epoch alone, so that a resumed run sees the same batches.
+    """
+
+    POOL = 64  # batches whose rows are sorted together
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = rng.permutation(len(self.lengths))
+        pools = np.split(rows, range(self.POOL * self.batch_size, len(rows), self.POOL * self.batch_size))
+        sorted_rows = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        # The last, shorter batch stays last: a DataLoader cuts the order into batches of one size.
+        full = len(rows) // self.batch_size * self.batch_size
+        batches = sorted_rows[:full].reshape(-1, self.batch_size)
+        return iter([*rng.permutation(batches).ravel().tolist(), *sorted_rows[full:].tolist()])
+
+
+def row_weights(confidence: np.ndarray, power: float) -> np.ndarray:
+    """Return the weight of each row in the loss, (N,), of mean 1: confidence ** power, the mean where it is missing."""
+    known = ~np.isnan(confidence)
+    mean = confidence[known].mean() if known.any() else 1.0
+    weights = np.where(known, confidence, mean) ** power
+    return (weights / weights.mean()).astype(np.float32)
+
+
+class TweetTrainer(Trainer):
+    """A Trainer whose rows are numbers into an Encoded split, padded per batch and weighted in the loss."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:
+        encoded = self.train_dataset.encoded
+        return LengthOrder(encoded.lengths, self.args.train_batch_size, self.args.seed)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        weights, labels = inputs.pop("weights"), inputs.pop("labels")
+        outputs = model(**inputs)
+        losses = cross_entropy(outputs.logits.float(), labels, reduction="none")  # (batch,)
+        loss = (losses * weights).mean()
+        if not torch.isfinite(loss):
+            raise UserError(f"the loss is {loss.item()} at step {self.state.global_step}; try a lower train.lr")
+        return (loss, outputs) if return_outputs else loss
+
+
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """The rows of a split, with their weights in the loss."""
+
+    def __init__(self, encoded: encode.Encoded, weights: np.ndarray) -> None:
+        self.encoded, self.weights = encoded, weights
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "input_ids": self.encoded.row(index).tolist(),
+            "labels": int(self.encoded.labels[index]),
+            "weights": float(self.weights[index]),
+        }
+
+
+class Curves(TrainerCallback):
+    """Write the curves with DVCLive, and keep a copy of them in each checkpoint, to go on from after a kill."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        names = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
+        names |= {f"eval_{name}": f"valid/{name}" for name in ("loss", "accuracy", "macro_f1")}
+        found = {names[name]: value for name, value in (logs or {}).items() if name in names}
+        if found:
+            self.live.step = state.global_step
+            for name, value in {**found, "epoch": round(state.epoch, 4)}.items():
+                self.live.log_metric(name, round(value, 6))
+            self.live.make_summary()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        shutil.copytree(LIVE, checkpoint / "live")
+        (checkpoint / checkpoints.COMPLETE).touch()
+
+
+def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
+    """Return accuracy and macro-F1 on the validation split, for the Trainer."""
+    logits, truth = prediction.predictions, prediction.label_ids
+    confusion = confusion_matrix(truth, logits.argmax(-1), labels=range(logits.shape[1]))
+    return {"accuracy": float(metrics.accuracy(confusion)), "macro_f1": float(metrics.macro_f1(confusion))}
+
+
+def arguments(settings: Train, folder: Path, batches: int, device: str, *, bf16: bool) -> TrainingArguments:
+    """Return the Trainer's arguments for `batches` batches an epoch."""
+    every = max(1, batches // settings.evals_per_epoch)
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.lr,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=bf16,
+        use_cpu=device == "cpu",
+        seed=settings.seed,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        save_total_limit=2,  # the best and the last
+        load_best_model_at_end=True,
+        metric_for_best_model="macro_f1",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=device == "cuda",
+    )
+
+
+def build_model(features: dict[str, Any], settings: Train, device: str) -> transformers.PreTrainedModel:
+    """Return the encoder with a new classification head, drawn from the seed."""
+    transformers.set_seed(settings.seed)
+    labels = features["labels"]
+    built = encoder.from_pretrained(
+        AutoModelForSequenceClassification,
+        features["encoder"],
+        features["revision"],
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        dtype=torch.float32,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+        # On a CPU plain attention is faster than the fused kernel at a tweet's length.
+        attn_implementation="eager" if device == "cpu" else "sdpa",
+    )
+    return built
+
+
+def collate(pad: int) -> Any:
+    """Return the function that pads a batch of rows to its longest."""
+
+    def pad_batch(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        longest = max(len(row["input_ids"]) for row in rows)
+        ids = torch.full((len(rows), longest), pad)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            length = len(row["input_ids"])
+            ids[i, :length] = torch.tensor(row["input_ids"])
+            mask[i, :length] = 1
+        return {
+            "input_ids": ids,  # (batch, longest)
+            "attention_mask": mask,
+            "labels": torch.tensor([row["labels"] for row in rows]),  # (batch,)
+            "weights": torch.tensor([row["weights"] for row in rows]),  # (batch,)
+        }
+
+    return pad_batch
+
+
+def train(settings: Train, features: dict[str, Any], folder: Path) -> tuple[TweetTrainer, dict[str, Any]]:
+    """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
+    device = model.choose_device(settings.device)
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and model.has_bf16(device))
+    split = {name: encode.load(FEATURES / name) for name in (TRAIN, VALID)}
+    rows = {
+        TRAIN: Rows(split[TRAIN], row_weights(split[TRAIN].confidence, settings.confidence_power)),
+        VALID: Rows(split[VALID], np.ones(len(split[VALID]))),
+    }
+    tokenizer = AutoTokenizer.from_pretrained(FEATURES / "tokenizer")
+    checkpoint = checkpoints.latest(folder)
+    if checkpoint:
+        print(f"train: going on from step {checkpoint.name.split('-')[1]}")
+        shutil.copytree(checkpoint / "live", LIVE, dirs_exist_ok=True)
+    batches = -(-len(rows[TRAIN]) // settings.batch_size)
+    live = Live(str(LIVE), resume=checkpoint is not None, dvcyaml=False, save_dvc_exp=False)
+    trainer = TweetTrainer(
+        model=build_model(features, settings, device),
+        args=arguments(settings, folder, batches, device, bf16=bf16),
+        train_dataset=rows[TRAIN],
+        eval_dataset=rows[VALID],
+        data_collator=collate(tokenizer.pad_token_id),
+        compute_metrics=scores,
+        callbacks=[Curves(live), transformers.EarlyStoppingCallback(settings.patience)],
+    )
+    print(f"train: {len(rows[TRAIN]):,} tweets, {batches} batches an epoch, {device}, {'bf16' if bf16 else 'fp32'}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer, summary(trainer.state, len(rows[TRAIN]))
+
+
+def summary(state: transformers.TrainerState, rows: int) -> dict[str, Any]:
+    """Return the content of metrics/train.json: the scores of the best evaluation, and how far training went."""
+    [best] = [log for log in state.log_history if log["step"] == state.best_global_step and "eval_macro_f1" in log]
+    valid = {name: best[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
+    return {"valid": valid, "best_step": state.best_global_step, "steps": state.global_step, "train_rows": rows}
+
+
+def main() -> None:
+    environment.check()
+    orphan.end_with_parent()
+    settings = params.load("train", Train)
+    features = files.read_json(FEATURES / "features.json")
+    torch.use_deterministic_algorithms(True)
+    key = checkpoints.key([FEATURES], dataclasses.asdict(settings))
+    with checkpoints.folder(key) as folder, model.threads(settings.threads):
+        trainer, report = train(settings, features, folder)
+        with files.replacing(Path("models/transformer")) as staged:
+            tokenizer = AutoTokenizer.from_pretrained(FEATURES / "tokenizer")
+            model.save(staged, trainer.model, tokenizer, features["cleaning"])
+        files.write_json(Path("metrics/train.json"), report)
+
+
+if __name__ == "__main__":
+    errors.run("train", main)

@@ -1,0 +1,1 @@
+"""What the pipeline's stages and the service both know about tweets."""

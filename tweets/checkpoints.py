@@ -1,0 +1,71 @@
+"""Where training keeps what it needs to go on after a kill: beside the outputs, since DVC deletes those at the start.
+
+A folder per combination of inputs, params and code, so that a checkpoint is never continued by another training.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tweets import files
+from tweets.errors import UserError
+
+ROOT = Path(".cache/train")
+COMPLETE = "complete"  # a file in a checkpoint's folder that is written last
+SECONDS_TO_WAIT = 30  # for an orphan to notice that its parent is gone
+
+
+def key(inputs: Iterable[Path], settings: dict[str, Any]) -> str:
+    """Return a hash of the files in the input folders, the settings, and the project's code that is imported."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in [*_files(inputs), *_code(), Path("requirements.txt")]:
+        digest.update(path.as_posix().encode())
+        digest.update(files.sha256(path).encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(folders: Iterable[Path]) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def _code() -> list[Path]:
+    """Return the files of the imported modules of this repository, relative to its root."""
+    root = Path.cwd()
+    found = (getattr(module, "__file__", None) for module in sys.modules.values())
+    paths = (Path(file) for file in found if file)
+    return sorted(p.relative_to(root) for p in paths if p.is_relative_to(root) and p.relative_to(root).parts[0] in ("stages", "tweets"))
+
+
+@contextmanager
+def folder(name: str) -> Iterator[Path]:
+    """Yield the checkpoint folder of a training, locked against a second process that trains the same.
+
+    Removed when the block ends well, kept when it does not. Raises UserError when another process has held it for
+    SECONDS_TO_WAIT.
+    """
+    path = ROOT / name
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(ROOT / f"{name}.lock", timeout=SECONDS_TO_WAIT)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{path}: another process trains into it; wait for it or end it") from None
+    with lock:
+        yield path
+        shutil.rmtree(path)
+
+
+def latest(path: Path) -> Path | None:
+    """Return the newest complete checkpoint in the folder, or None; incomplete ones are removed."""
+    found = sorted(path.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for checkpoint in found:
+        if not (checkpoint / COMPLETE).exists():
+            shutil.rmtree(checkpoint)
+    return next((checkpoint for checkpoint in reversed(found) if checkpoint.exists()), None)

@@ -1,0 +1,136 @@
+"""Scores of a classifier, with intervals and a paired test.
+
+Throughout, `truth` is (N,) class numbers and `probabilities` is (N, K), each row summing to 1.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def headline(truth: Ints, probabilities: Floats, *, bins: int = 15) -> dict[str, float]:
+    """Return accuracy, macro-F1, macro-recall, log loss (nats) and expected calibration error."""
+    classes = range(probabilities.shape[1])
+    confusion = confusion_matrix(truth, probabilities.argmax(1), labels=classes)
+    return {
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "macro_f1": float(macro_f1(confusion)),
+        "macro_recall": float(macro_recall(confusion)),
+        "log_loss": float(log_loss(truth, probabilities, labels=list(classes))),
+        "calibration_error": calibration_error(truth, probabilities, bins=bins),
+    }
+
+
+def macro_f1(confusion: npt.NDArray[Any]) -> Any:
+    """Return the mean over classes of F1 = 2 TP / (rows + columns), (...,), for confusion matrices (..., K, K).
+
+    A class without rows and without predictions counts as 0, as in scikit-learn with zero_division=0.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(-1) + confusion.sum(-2)
+    return np.divide(2 * hits, total, out=np.zeros(hits.shape), where=total > 0).mean(-1)
+
+
+def macro_recall(confusion: npt.NDArray[Any]) -> Any:
+    """Return the mean over classes of recall = TP / rows, (...,), for confusion matrices (..., K, K)."""
+    hits, rows = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
+    return np.divide(hits, rows, out=np.zeros(hits.shape), where=rows > 0).mean(-1)
+
+
+def accuracy(confusion: npt.NDArray[Any]) -> Any:
+    """Return the share of the diagonal, (...,), for confusion matrices (..., K, K)."""
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+
+
+def per_class(truth: Ints, probabilities: Floats, labels: list[str]) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 and the number of rows of each label."""
+    scores = precision_recall_fscore_support(
+        truth, probabilities.argmax(1), labels=range(len(labels)), zero_division=0
+    )
+    names = ("precision", "recall", "f1")
+    return {
+        label: {name: float(scores[i][k]) for i, name in enumerate(names)} | {"rows": int(scores[3][k])}
+        for k, label in enumerate(labels)
+    }
+
+
+def reliability(truth: Ints, probabilities: Floats, *, bins: int) -> list[dict[str, float]]:
+    """Return, for each of `bins` equal bins of confidence that has rows, their number, mean confidence and accuracy."""
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == truth
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        {
+            "rows": int((number == b).sum()),
+            "confidence": float(confidence[number == b].mean()),
+            "accuracy": float(correct[number == b].mean()),
+        }
+        for b in np.unique(number)
+    ]
+
+
+def calibration_error(truth: Ints, probabilities: Floats, *, bins: int) -> float:
+    """Return the expected calibration error: the mean over rows of |accuracy - confidence| of the row's bin.
+
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    parts = reliability(truth, probabilities, bins=bins)
+    return float(sum(part["rows"] * abs(part["accuracy"] - part["confidence"]) for part in parts) / len(truth))
+
+
+SCORES = {"accuracy": accuracy, "macro_f1": macro_f1, "macro_recall": macro_recall}
+
+
+def resampled(truth: Ints, predictions: list[Ints], classes: int, *, resamples: int, seed: int) -> npt.NDArray[Any]:
+    """Return the confusion matrices of bootstrap resamples, (resamples, len(predictions), K, K).
+
+    Every prediction is scored on the same resampled rows, so that differences between them are paired.
+    """
+    rng = np.random.default_rng(seed)
+    cells = [truth * classes + predicted for predicted in predictions]
+    result = np.empty((resamples, len(cells), classes**2), np.int64)
+    for r in range(resamples):
+        rows = rng.integers(len(truth), size=len(truth))
+        for p, cell in enumerate(cells):
+            result[r, p] = np.bincount(cell[rows], minlength=classes**2)
+    return result.reshape(resamples, len(cells), classes, classes)
+
+
+def interval(values: Floats) -> list[float]:
+    """Return the 2.5 and 97.5 percentiles: a 95 % bootstrap interval."""
+    return [float(value) for value in np.percentile(values, [2.5, 97.5])]
+
+
+def compare(
+    truth: Ints, model: Floats, baseline: Floats, *, resamples: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the 95 % intervals of the model's scores, of the baseline's, and the paired comparison of the two.
+
+    The comparison has, for each score, the difference and its interval, and the two-sided exact McNemar test on the
+    rows that one of them has right and the other wrong.
+    """
+    predictions = [model.argmax(1), baseline.argmax(1)]
+    classes = model.shape[1]
+    confusions = resampled(truth, predictions, classes, resamples=resamples, seed=seed)
+    points = [confusion_matrix(truth, predicted, labels=range(classes)) for predicted in predictions]
+    intervals: list[dict[str, Any]] = [{}, {}]
+    difference: dict[str, Any] = {}
+    for name, score in SCORES.items():
+        values = score(confusions)  # (resamples, 2)
+        for p in (0, 1):
+            intervals[p][name] = interval(values[:, p])
+        difference[name] = {
+            "difference": float(score(points[0]) - score(points[1])),
+            "interval": interval(values[:, 0] - values[:, 1]),
+        }
+    right = [predicted == truth for predicted in predictions]
+    gained, lost = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    difference["mcnemar"] = {"only_model_right": gained, "only_baseline_right": lost, "p_value": p_value}
+    return intervals[0], intervals[1], difference

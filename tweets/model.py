@@ -1,0 +1,124 @@
+"""A trained classifier: the Hugging Face folder that `train` writes, and predictions from it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from tweets import files, params
+from tweets.encode import Encoded, encode
+from tweets.errors import UserError, one_line
+from tweets.text import Cleaning, clean
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+CLEANING = "cleaning.json"
+NEEDED = ("config.json", "model.safetensors", "tokenizer.json", CLEANING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A model for K labels, with what it takes to go from a raw tweet to probabilities."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    cleaning: Cleaning
+    labels: list[str]
+    max_length: int
+
+    def predict(self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the labels for raw tweets, (N, K)."""
+        if not texts:
+            return np.empty((0, len(self.labels)))
+        ids, offsets = encode(self.tokenizer, clean(texts, self.cleaning), self.max_length, name="texts")
+        rows = len(texts)
+        encoded = Encoded(
+            ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.zeros(rows, np.float32)
+        )
+        return probabilities(self.model, encoded, self.tokenizer.pad_token_id, batch_size=batch_size, progress=progress)
+
+
+def load(folder: Path, device: str = "cpu") -> Classifier:
+    """Read a model folder. Raises UserError when it is not one, or its files are damaged."""
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: not a model folder: no {', '.join(missing)}; `dvc repro` or `dvc pull` gives one")
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{folder}: a damaged model folder: {one_line(error)[:200]}") from None
+    cleaning = params.build(Cleaning, files.read_json(folder / CLEANING), str(folder / CLEANING))
+    labels = [model.config.id2label[k] for k in range(model.config.num_labels)]
+    return Classifier(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        cleaning=cleaning,
+        labels=labels,
+        max_length=tokenizer.model_max_length,
+    )
+
+
+def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cleaning: dict[str, Any]) -> None:
+    """Write the folder that `load` and `transformers.pipeline` read; the weights go as safetensors only."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    files.write_json(folder / CLEANING, cleaning)
+
+
+def choose_device(name: DeviceName) -> str:
+    """Return the device to compute on. Raises UserError when the one asked for is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+    if not there[name]:
+        raise UserError(f"device = {name}: not there; this machine has {', '.join(d for d in there if there[d])}")
+    return name
+
+
+def has_bf16(device: str) -> bool:
+    """Tell whether the device computes bfloat16 in hardware; elsewhere it is slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return False
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on `count` threads of the CPU: their number decides the order of sums, and so the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def probabilities(
+    model: PreTrainedModel, encoded: Encoded, pad: int, *, batch_size: int, progress: bool = False
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities of the labels, (N, K), for the N rows in their order.
+
+    Rows of like length share a batch, so little is padded.
+    """
+    order = np.argsort(encoded.lengths, kind="stable")[::-1]
+    result = np.empty((len(encoded), model.config.num_labels))
+    for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
+        rows = order[start : start + batch_size]
+        ids, mask = encoded.padded(rows, pad)
+        logits = model(
+            input_ids=torch.from_numpy(ids).to(model.device), attention_mask=torch.from_numpy(mask).to(model.device)
+        ).logits
+        result[rows] = logits.double().softmax(-1).cpu().numpy()
+    return result

@@ -1,0 +1,166 @@
+"""Clean a tweet. The one function for it, `clean`, serves training and serving alike, so they cannot drift apart."""
+
+import html
+import re
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Literal
+
+import emoji
+import ftfy
+import simplemma
+from nltk.stem import PorterStemmer
+from nltk.tokenize import TweetTokenizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from tweets.params import section
+
+URL = re.compile(r"\b(?:https?|www\.)[!#-~]*|\bht{1,2}p?(?=…)", re.IGNORECASE)  # ASCII but quotes: emoji follow links
+MENTION = re.compile(r"(?<!\w)@\w+")
+HASHTAG = re.compile(r"(?<!\w)#(\w+)")
+WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|_")
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+PUNCTUATION = re.compile(r"[^\w\s]|_")
+SPACE = re.compile(r"\s+")
+# Control characters, but for the white space among them, and characters without width.
+INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\u200b\u2060\ufeff]")
+NEGATION = re.compile(r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]?t)\b", re.I)
+
+Replace = Literal["keep", "token", "remove"]
+
+
+@section
+class Normalise:
+    """What happens to the parts of a tweet that are not words."""
+
+    encoding: bool  # repair broken encodings with ftfy, and drop control and zero-width characters
+    html: bool  # &amp; becomes &
+    urls: Replace  # token: `http`
+    mentions: Replace  # token: `@user`
+    hashtags: Literal["keep", "split", "remove"]  # split: `#NoThankYou` becomes `No Thank You`
+    emoji: Literal["keep", "name", "remove"]  # name: the emoji's English name, in words
+    whitespace: bool  # one space between words, none at the ends
+
+
+@section
+class Clean:
+    """The classic cleaning steps. All are off by default: an encoder reads sentences better than stems."""
+
+    lowercase: bool
+    numbers: bool
+    punctuation: bool
+    stopwords: bool  # scikit-learn's English list, less the negations
+    emoji: bool
+    lemmatise: bool  # simplemma, English
+    stem: bool  # NLTK's Porter stemmer
+
+
+@section
+class Cleaning:
+    """All that decides what `clean` makes of a text. It travels with the model."""
+
+    normalise: Normalise
+    clean: Clean
+
+
+def clean(texts: Iterable[str], cleaning: Cleaning) -> list[str]:
+    """Return the texts, normalised first and then cleaned, in that order; a text may become empty."""
+    steps = [*_normalising(cleaning.normalise), *_cleaning(cleaning.clean)]
+    if cleaning.normalise.whitespace:
+        steps.append(lambda text: SPACE.sub(" ", text).strip())
+    return [_apply(steps, text) for text in texts]
+
+
+def _apply(steps: list[Callable[[str], str]], text: str) -> str:
+    for step in steps:
+        text = step(text)
+    return text
+
+
+def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
+    steps: list[Callable[[str], str]] = []
+    if normalise.html:
+        steps.append(lambda text: html.unescape(text) if "&" in text else text)
+    if normalise.encoding:
+        steps.append(repair_encoding)
+    if normalise.urls != "keep":
+        steps.append(partial(URL.sub, "http" if normalise.urls == "token" else " "))
+    if normalise.mentions != "keep":
+        steps.append(partial(MENTION.sub, "@user" if normalise.mentions == "token" else " "))
+    if normalise.hashtags != "keep":
+        steps.append(partial(HASHTAG.sub, _hashtag_words if normalise.hashtags == "split" else " "))
+    if normalise.emoji != "keep":
+        steps.append(name_emoji if normalise.emoji == "name" else remove_emoji)
+    return steps
+
+
+def _cleaning(settings: Clean) -> list[Callable[[str], str]]:
+    steps: list[Callable[[str], str]] = []
+    if settings.emoji:
+        steps.append(remove_emoji)
+    if settings.lowercase:
+        steps.append(str.lower)
+    if settings.numbers:
+        steps.append(partial(NUMBER.sub, " "))
+    if settings.stopwords:
+        steps.append(lambda text: _join(word for word in tokenise(text) if word.lower() not in stop_words()))
+    if settings.lemmatise:
+        steps.append(lambda text: _join(simplemma.lemmatize(word, lang="en") for word in tokenise(text)))
+    if settings.stem:
+        steps.append(lambda text: _join(map(_stemmer().stem, tokenise(text))))
+    if settings.punctuation:
+        steps.append(partial(PUNCTUATION.sub, " "))
+    return steps
+
+
+def repair_encoding(text: str) -> str:
+    """Return the text with mis-decoded UTF-8 put right and invisible characters dropped; ASCII skips ftfy."""
+    if not text.isascii():
+        text = ftfy.fix_text(text, unescape_html=False)
+    return INVISIBLE.sub("", text)
+
+
+def name_emoji(text: str) -> str:
+    """Return the text with each emoji replaced by its English name, in words, set off by spaces."""
+    if text.isascii():
+        return text
+    return emoji.replace_emoji(text, lambda _, data: " " + data["en"].strip(":").replace("_", " ") + " ")
+
+
+def remove_emoji(text: str) -> str:
+    """Return the text with a space in place of each emoji."""
+    return text if text.isascii() else emoji.replace_emoji(text, " ")
+
+
+def has_emoji(text: str) -> bool:
+    """Tell whether the text holds an emoji."""
+    return not text.isascii() and emoji.emoji_count(text) > 0
+
+
+@cache
+def stop_words() -> frozenset[str]:
+    """Return scikit-learn's English stop words, less those that negate."""
+    return frozenset(word for word in ENGLISH_STOP_WORDS if not NEGATION.fullmatch(word))
+
+
+@cache
+def _tokenizer() -> TweetTokenizer:
+    return TweetTokenizer()
+
+
+@cache
+def _stemmer() -> PorterStemmer:
+    return PorterStemmer()
+
+
+def tokenise(text: str) -> list[str]:
+    """Return the words, mentions, hashtags, emoticons and punctuation of a tweet (NLTK's TweetTokenizer)."""
+    return _tokenizer().tokenize(text)  # type: ignore[no-any-return]
+
+
+def _join(words: Iterable[str]) -> str:
+    return " ".join(words)
+
+
+def _hashtag_words(match: re.Match[str]) -> str:
+    return WORD_BREAK.sub(" ", match.group(1))
