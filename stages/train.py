@@ -18,11 +18,11 @@ import torch
 import transformers
 from dvclive import Live
 from pydantic import Field
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import accuracy_score, f1_score
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
-from tweets import checkpoints, encode, encoder, environment, errors, files, metrics, model, orphan, params
+from tweets import checkpoints, encode, encoder, environment, errors, files, model, orphan, params
 from tweets.errors import UserError
 from tweets.split import TRAIN, VALID
 
@@ -149,8 +149,9 @@ class Curves(TrainerCallback):
 def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
     """Return accuracy and macro-F1 on the validation split, for the Trainer."""
     logits, truth = prediction.predictions, prediction.label_ids
-    confusion = confusion_matrix(truth, logits.argmax(-1), labels=range(logits.shape[1]))
-    return {"accuracy": float(metrics.accuracy(confusion)), "macro_f1": float(metrics.macro_f1(confusion))}
+    predicted = logits.argmax(-1)
+    macro_f1 = f1_score(truth, predicted, labels=range(logits.shape[1]), average="macro", zero_division=0)
+    return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
 
 
 def arguments(settings: Train, folder: Path, batches: int, device: str, *, bf16: bool) -> TrainingArguments:

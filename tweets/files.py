@@ -23,6 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(staged)
     try:
         yield staged
+        _let_all_read(staged)
         if path.is_dir():
             old = path.with_name(f".{path.name}.old")
             _remove(old)
@@ -35,6 +36,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(staged)
 
 
+def _let_all_read(path: Path) -> None:
+    """Undo what safetensors does: it writes files that nobody but their owner, and so no other container user, reads."""
+    for file in [path, *path.rglob("*")]:
+        file.chmod(file.stat().st_mode | 0o444)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -43,16 +50,16 @@ def _remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON with sorted keys; floats are rounded to 6 places."""
+    """Write `content` as JSON with sorted keys; floats keep 6 significant digits."""
     with replacing(path) as staged:
         text = json.dumps(rounded(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         staged.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def rounded(content: Any) -> Any:
-    """Return `content` with each float in it rounded to 6 places."""
+    """Return `content` with each float in it rounded to 6 significant digits."""
     if isinstance(content, float):
-        return round(content, 6)
+        return float(f"{content:.6g}")
     if isinstance(content, dict):
         return {key: rounded(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -74,3 +81,10 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise UserError when the file's SHA-256 is not the expected one."""
+    found = sha256(path)
+    if found != expected:
+        raise UserError(f"{path}: SHA-256 is {found}, needs {expected}: the file is not the one that this was made for")

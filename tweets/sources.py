@@ -4,6 +4,7 @@ A source returns a frame with the columns of COLUMNS, all strings but `confidenc
 """
 
 import csv
+import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from tweets.errors import UserError, one_line
-from tweets.files import sha256
+from tweets.files import check_sha256, sha256
 from tweets.params import section
 from tweets.split import SPLITS
 
@@ -63,7 +64,7 @@ def crowdflower() -> tuple[pd.DataFrame, list[str], dict[str, str]]:
         labels=CROWDFLOWER_LABELS,
         encoding="latin-1",
     )
-    rows = _select(_read_table(str(path), columns.encoding), columns, path.name)
+    rows = _select(read_table(str(path), columns.encoding), columns, path.name)
     return rows, CROWDFLOWER_LABELS, {path.name: CROWDFLOWER_SHA256}
 
 
@@ -89,7 +90,7 @@ def covid19(folder: Path) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
             labels=COVID19_LABELS,
             encoding=_utf8_or_latin1(folder / name),
         )
-        part = _select(_read_table(str(folder / name), columns.encoding), columns, name)
+        part = _select(read_table(str(folder / name), columns.encoding), columns, name)
         parts.append(part.assign(split=split))
         hashes[name] = sha256(folder / name)
     return pd.concat(parts, ignore_index=True), COVID19_LABELS, hashes
@@ -123,14 +124,14 @@ def table(path: str, columns: CsvColumns) -> tuple[pd.DataFrame, list[str], dict
     `path` is local or any URL that fsspec opens. A folder holds either one file, or files named for their split:
     train, valid (validation, val, dev) and test. Raises UserError for everything that is wrong with them.
     """
-    files = _files(path)
+    files = find_files(path)
     by_split = len(files) > 1
     if by_split and columns.split:
         raise UserError(f"{path}: has a file for each split and fetch.csv.split = {columns.split!r}; it needs one of them")
     parts, hashes = [], {}
     for file in files:
         name = file.rsplit("/", 1)[-1]
-        part = _select(_read_table(file, columns.encoding), columns, name)
+        part = _select(read_table(file, columns.encoding), columns, name)
         parts.append(part.assign(split=_split_of(path, name)) if by_split else part)
         hashes[name] = _sha256(file)
     rows = pd.concat(parts, ignore_index=True)
@@ -138,7 +139,7 @@ def table(path: str, columns: CsvColumns) -> tuple[pd.DataFrame, list[str], dict
     return rows, labels, hashes
 
 
-def _files(path: str) -> list[str]:
+def find_files(path: str) -> list[str]:
     try:
         fs, root = fsspec.core.url_to_fs(path)
         found = sorted(fs.ls(root, detail=False)) if fs.isdir(root) else [root] if fs.exists(root) else None
@@ -159,7 +160,7 @@ def _split_of(folder: str, name: str) -> str:
     return SPLIT_NAMES[stem]
 
 
-def _read_table(file: str, encoding: str) -> pd.DataFrame:
+def read_table(file: str, encoding: str) -> pd.DataFrame:
     """Return the table as strings. Raises UserError when it is empty, binary, in another encoding or ragged."""
     try:
         with fsspec.open(file, "rb") as stream:
@@ -216,17 +217,8 @@ def at(wrong: pd.Series) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(rows[:3])}{more}"
 
 
-def check_sha256(path: Path, expected: str) -> None:
-    """Raise UserError when the file's SHA-256 is not the expected one."""
-    found = sha256(path)
-    if found != expected:
-        raise UserError(f"{path}: SHA-256 is {found}, needs {expected}: the file is not the one that this was made for")
-
-
 def _sha256(file: str) -> str:
     with fsspec.open(file, "rb") as stream:
-        import hashlib
-
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -1,0 +1,213 @@
+"""Score the shipped model and the baseline on the test split.
+
+    python -m stages.evaluate
+
+Reads data/prepared, data/features, models/transformer and models/baseline. Writes metrics/evaluate.json,
+metrics/slices.json and metrics/behaviour.json; plots/evaluate; and data/mistakes.csv, the most confident mistakes with
+their text, which DVC keeps out of Git.
+
+The model is used as the folder that a user loads: the stage makes sure that `transformers.pipeline` finds the tokens that
+are scored here, and gives the same probabilities.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import transformers
+from pydantic import Field
+from sklearn.metrics import precision_recall_curve
+
+from tweets import behaviour, encode, environment, errors, files, metrics, model, params, tfidf
+from tweets.errors import UserError
+from tweets.split import TEST
+from tweets.text import HASHTAG, NEGATION, has_emoji
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Count = Annotated[int, Field(ge=1)]
+
+WORDS = [0, 8, 16, 24, np.inf]  # edges of the slices by length
+CONFIDENCE = [0, 0.5, 0.7, 0.9, 1.01]  # and by annotator confidence
+POINTS = 101  # of a precision-recall curve
+PIPELINE_ROWS = 200  # that also go through transformers.pipeline
+PIPELINE_TOLERANCE = 1e-4
+INVARIANCE_ROWS = 500
+
+
+@params.section
+class Evaluate:
+    """Section `evaluate` of params.yaml."""
+
+    seed: int  # of the bootstrap
+    resamples: Annotated[int, Field(ge=100)]
+    bins: Count  # of the expected calibration error
+    mistakes: Count
+    batch_size: Count
+    device: model.DeviceName
+    threads: Count
+
+
+def check_pipeline(folder: Path, texts: list[str], tokens: encode.Encoded, expected: Floats, labels: list[str]) -> None:
+    """Raise UserError unless the folder, as `transformers.pipeline` loads it, is what was scored.
+
+    Its tokenizer has to find the same tokens for all prepared texts, and it has to give the same probabilities for the
+    first of them.
+    """
+    pipe = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    found = pipe.tokenizer(texts, truncation=True)["input_ids"]
+    wrong = [i for i, row in enumerate(found) if row != tokens.row(i).tolist()]
+    if wrong:
+        raise UserError(f"{folder}: its tokenizer gives other tokens than data/features for {len(wrong)} test rows")
+    for row, scores in zip(expected, pipe(texts[:PIPELINE_ROWS], top_k=None, truncation=True), strict=False):
+        given = {score["label"]: score["score"] for score in scores}
+        if max(abs(given[label] - row[k]) for k, label in enumerate(labels)) > PIPELINE_TOLERANCE:
+            raise UserError(f"{folder}: transformers.pipeline gives other probabilities than the model that was scored")
+
+
+def slices(rows: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which rows, (N,), belong to each named slice of the test split, by their raw text and confidence."""
+    words = rows["raw"].str.split().str.len()
+    marks = {
+        "emoji": rows["raw"].map(has_emoji),
+        "hashtag": rows["raw"].map(lambda text: HASHTAG.search(text) is not None),
+        "negation": rows["raw"].map(lambda text: NEGATION.search(text) is not None),
+    }
+    named = {f"{name}: {'yes' if yes else 'no'}": mark == yes for name, mark in marks.items() for yes in (True, False)}
+    for low, high in zip(WORDS, WORDS[1:], strict=False):
+        name = f"words: {low:g} to {high - 1:g}" if np.isfinite(high) else f"words: {low:g} or more"
+        named[name] = (words >= low) & (words < high)
+    for low, high in zip(CONFIDENCE, CONFIDENCE[1:], strict=False):
+        named[f"confidence: {low:g} to {min(high, 1):g}"] = (rows["confidence"] >= low) & (rows["confidence"] < high)
+    named["confidence: unknown"] = rows["confidence"].isna()
+    return {name: mask.to_numpy(bool) for name, mask in named.items()}
+
+
+def slice_scores(named: dict[str, npt.NDArray[np.bool_]], truth: Ints, model_p: Floats, base_p: Floats) -> dict[str, Any]:
+    """Return rows, accuracy and macro-F1 of the model, and the baseline's macro-F1, for each slice that has rows."""
+    report = {}
+    for name, mask in named.items():
+        if mask.any():
+            scores = metrics.headline(truth[mask], model_p[mask])
+            report[name] = {
+                "rows": int(mask.sum()),
+                "accuracy": scores["accuracy"],
+                "macro_f1": scores["macro_f1"],
+                "baseline_macro_f1": metrics.headline(truth[mask], base_p[mask])["macro_f1"],
+            }
+    return report
+
+
+def score(rows: pd.DataFrame, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], settings: Evaluate) -> dict[str, Any]:
+    """Return the content of metrics/evaluate.json."""
+    intervals = metrics.compare(truth, model_p, base_p, resamples=settings.resamples, seed=settings.seed)
+    report: dict[str, Any] = {"model_minus_baseline": intervals[2]}
+    for name, probabilities, interval in (("model", model_p, intervals[0]), ("baseline", base_p, intervals[1])):
+        report[name] = metrics.headline(truth, probabilities, bins=settings.bins)
+        report[name]["interval"] = interval
+        report[name]["labels"] = metrics.per_class(truth, probabilities, labels)
+    ids = "\n".join(sorted(rows["id"]))
+    report["test"] = {"rows": len(rows), "ids_sha256": hashlib.sha256(ids.encode()).hexdigest()}
+    return report
+
+
+def behaviour_report(classifier: model.Classifier, tweets: list[str], settings: Evaluate) -> dict[str, Any]:
+    """Return the content of metrics/behaviour.json: for each test its cases, failures and failure rate."""
+
+    def predict(texts: Any) -> Floats:
+        return classifier.predict(texts, batch_size=settings.batch_size)
+
+    tests = {"invariance": behaviour.invariance(predict, tweets)}
+    signs = behaviour.polarity(classifier.labels)
+    if signs is not None:
+        tests["direction"] = behaviour.direction(predict, signs)
+        tests["minimum functionality"] = behaviour.minimum_functionality(predict, signs)
+    return {
+        kind: {
+            name: {"cases": r.cases, "failures": r.failures, "failure_rate": r.failures / r.cases}
+            for name, r in results.items()
+        }
+        for kind, results in tests.items()
+    }
+
+
+def mistakes(rows: pd.DataFrame, truth: Ints, probabilities: Floats, labels: list[str], count: int) -> pd.DataFrame:
+    """Return the wrongly labelled rows of which the model is most confident, that one first."""
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
+    frame = pd.DataFrame(
+        {
+            "id": rows["id"],
+            "label": rows["label"],
+            "predicted": [labels[k] for k in predicted],
+            "probability": confidence.round(4),
+            "annotator_confidence": rows["confidence"],
+            "text": rows["raw"],
+        }
+    )
+    return frame[predicted != truth].sort_values("probability", ascending=False, kind="stable").head(count)
+
+
+def curves(truth: Ints, probabilities: Floats, labels: list[str]) -> list[dict[str, Any]]:
+    """Return POINTS points of each label's precision-recall curve, at evenly spaced recalls."""
+    recalls = np.linspace(0, 1, POINTS)
+    points = []
+    for k, label in enumerate(labels):
+        precision, recall, _ = precision_recall_curve(truth == k, probabilities[:, k])
+        # The best precision at this recall or more: recall falls along the curve.
+        best = np.maximum.accumulate(precision[:-1])[np.searchsorted(-recall[:-1], -recalls, side="right") - 1]
+        points += [
+            {"label": label, "recall": float(r), "precision": float(p)} for r, p in zip(recalls, best, strict=True)
+        ]
+    return points
+
+
+def write_plots(folder: Path, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], bins: int) -> None:
+    """Write the points of the plots that dvc.yaml names."""
+    folder.mkdir()
+    confusion = [
+        {"actual": labels[t], "predicted": labels[p]} for t, p in zip(truth, model_p.argmax(1), strict=True)
+    ]
+    files.write_json(folder / "confusion.json", confusion)
+    files.write_json(folder / "precision_recall.json", curves(truth, model_p, labels))
+    perfect = [{"model": "perfect", "confidence": x, "accuracy": x} for x in (0.0, 1.0)]
+    points = [
+        {"model": name, **part}
+        for name, probabilities in (("transformer", model_p), ("baseline", base_p))
+        for part in metrics.reliability(truth, probabilities, bins=bins)
+    ]
+    files.write_json(folder / "reliability.json", points + perfect)
+
+
+def main() -> None:
+    environment.check()
+    settings = params.load("evaluate", Evaluate)
+    folder = Path("models/transformer")
+    classifier = model.load(folder, model.choose_device(settings.device))
+    labels = classifier.labels
+    rows = pd.read_parquet(f"data/prepared/{TEST}.parquet")
+    tokens = encode.load(Path("data/features") / TEST)
+    truth, texts = np.asarray(tokens.labels), rows["text"].tolist()
+    with model.threads(settings.threads):
+        pad = classifier.tokenizer.pad_token_id
+        model_p = model.probabilities(classifier.model, tokens, pad, batch_size=settings.batch_size, progress=True)
+        check_pipeline(folder, texts, tokens, model_p, labels)
+        tests = behaviour_report(classifier, rows["raw"].head(INVARIANCE_ROWS).tolist(), settings)
+    base_p = tfidf.load(Path("models/baseline")).predict(texts)
+    report = score(rows, truth, model_p, base_p, labels, settings)
+    with files.replacing(Path("plots/evaluate")) as staged:
+        write_plots(staged, truth, model_p, base_p, labels, settings.bins)
+    with files.replacing(Path("data/mistakes.csv")) as staged:
+        mistakes(rows, truth, model_p, labels, settings.mistakes).to_csv(staged, index=False)
+    files.write_json(Path("metrics/behaviour.json"), tests)
+    files.write_json(Path("metrics/slices.json"), slice_scores(slices(rows), truth, model_p, base_p))
+    files.write_json(Path("metrics/evaluate.json"), report)
+    for name in ("model", "baseline"):
+        low, high = report[name]["interval"]["macro_f1"]
+        print(f"evaluate: {name}: accuracy {report[name]['accuracy']:.4f}, macro-F1 {report[name]['macro_f1']:.4f} [{low:.4f}, {high:.4f}]")
+
+
+if __name__ == "__main__":
+    errors.run("evaluate", main)
