@@ -9,6 +9,6 @@ import sys
 
 if sys.version_info < (3, 11) or importlib.util.find_spec("pandera") is None:
     sys.exit(
-        "stages: `python` is %s (%d.%d), which is not this project's environment: run `source .venv/bin/activate`"
-        " first, or `make repro`, which does all of it" % (sys.executable, sys.version_info[0], sys.version_info[1])
+        "stages: `python` is {} ({}.{}), which is not this project's environment: run `source .venv/bin/activate`"
+        " first, or `make repro`, which does all of it".format(sys.executable, *sys.version_info[:2])
     )

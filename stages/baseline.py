@@ -2,8 +2,8 @@
 
     python -m stages.baseline
 
-Reads data/prepared. Writes models/baseline (no pickle; see tweets/tfidf.py) and metrics/baseline.json with its scores on
-the validation split.
+Reads data/prepared. Writes models/baseline (no pickle; see tweets/tfidf.py) and metrics/baseline.json with its scores
+on the validation split.
 """
 
 from pathlib import Path

@@ -6,11 +6,12 @@ Reads data/prepared, data/features, models/transformer and models/baseline. Writ
 metrics/slices.json and metrics/behaviour.json; plots/evaluate; and data/mistakes.csv, the most confident mistakes with
 their text, which DVC keeps out of Git.
 
-The model is used as the folder that a user loads: the stage makes sure that `transformers.pipeline` finds the tokens that
-are scored here, and gives the same probabilities.
+The model is used as the folder that a user loads: the stage makes sure that `transformers.pipeline` finds the tokens
+that are scored here, and gives the same probabilities.
 """
 
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import transformers
 from pydantic import Field
-from sklearn.metrics import precision_recall_curve
+from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from tweets import behaviour, encode, environment, errors, files, metrics, model, params, tfidf
 from tweets.errors import UserError
@@ -70,23 +71,25 @@ def check_pipeline(folder: Path, texts: list[str], tokens: encode.Encoded, expec
 
 def slices(rows: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
     """Return which rows, (N,), belong to each named slice of the test split, by their raw text and confidence."""
-    words = rows["raw"].str.split().str.len()
+    words = rows["raw"].map(lambda text: len(text.split()))
     marks = {
         "emoji": rows["raw"].map(has_emoji),
         "hashtag": rows["raw"].map(lambda text: HASHTAG.search(text) is not None),
         "negation": rows["raw"].map(lambda text: NEGATION.search(text) is not None),
     }
     named = {f"{name}: {'yes' if yes else 'no'}": mark == yes for name, mark in marks.items() for yes in (True, False)}
-    for low, high in zip(WORDS, WORDS[1:], strict=False):
+    for low, high in itertools.pairwise(WORDS):
         name = f"words: {low:g} to {high - 1:g}" if np.isfinite(high) else f"words: {low:g} or more"
         named[name] = (words >= low) & (words < high)
-    for low, high in zip(CONFIDENCE, CONFIDENCE[1:], strict=False):
+    for low, high in itertools.pairwise(CONFIDENCE):
         named[f"confidence: {low:g} to {min(high, 1):g}"] = (rows["confidence"] >= low) & (rows["confidence"] < high)
     named["confidence: unknown"] = rows["confidence"].isna()
     return {name: mask.to_numpy(bool) for name, mask in named.items()}
 
 
-def slice_scores(named: dict[str, npt.NDArray[np.bool_]], truth: Ints, model_p: Floats, base_p: Floats) -> dict[str, Any]:
+def slice_scores(
+    named: dict[str, npt.NDArray[np.bool_]], truth: Ints, model_p: Floats, base_p: Floats
+) -> dict[str, Any]:
     """Return rows, accuracy and macro-F1 of the model, and the baseline's macro-F1, for each slice that has rows."""
     report = {}
     for name, mask in named.items():
@@ -101,7 +104,9 @@ def slice_scores(named: dict[str, npt.NDArray[np.bool_]], truth: Ints, model_p: 
     return report
 
 
-def score(rows: pd.DataFrame, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], settings: Evaluate) -> dict[str, Any]:
+def score(
+    rows: pd.DataFrame, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], settings: Evaluate
+) -> dict[str, Any]:
     """Return the content of metrics/evaluate.json."""
     intervals = metrics.compare(truth, model_p, base_p, resamples=settings.resamples, seed=settings.seed)
     report: dict[str, Any] = {"model_minus_baseline": intervals[2]}
@@ -147,7 +152,8 @@ def mistakes(rows: pd.DataFrame, truth: Ints, probabilities: Floats, labels: lis
             "text": rows["raw"],
         }
     )
-    return frame[predicted != truth].sort_values("probability", ascending=False, kind="stable").head(count)
+    wrong: pd.DataFrame = frame[predicted != truth]
+    return wrong.sort_values("probability", ascending=False, kind="stable").head(count)
 
 
 def curves(truth: Ints, probabilities: Floats, labels: list[str]) -> list[dict[str, Any]]:
@@ -159,22 +165,30 @@ def curves(truth: Ints, probabilities: Floats, labels: list[str]) -> list[dict[s
         # The best precision at this recall or more: recall falls along the curve.
         best = np.maximum.accumulate(precision[:-1])[np.searchsorted(-recall[:-1], -recalls, side="right") - 1]
         points += [
-            {"label": label, "recall": float(r), "precision": float(p)} for r, p in zip(recalls, best, strict=True)
+            {"group": label, "recall": float(r), "precision": float(p)} for r, p in zip(recalls, best, strict=True)
         ]
     return points
+
+
+def cells(confusion: Ints, labels: list[str]) -> list[dict[str, Any]]:
+    """Return a point for each cell of a confusion matrix (K, K): its rows, and their share of the actual label's."""
+    percent = 100 * confusion / confusion.sum(1, keepdims=True)
+    return [
+        {"actual": a, "predicted": p, "rows": int(confusion[i, j]), "percent": float(percent[i, j])}
+        for i, a in enumerate(labels)
+        for j, p in enumerate(labels)
+    ]
 
 
 def write_plots(folder: Path, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], bins: int) -> None:
     """Write the points of the plots that dvc.yaml names."""
     folder.mkdir()
-    confusion = [
-        {"actual": labels[t], "predicted": labels[p]} for t, p in zip(truth, model_p.argmax(1), strict=True)
-    ]
+    confusion = cells(confusion_matrix(truth, model_p.argmax(1), labels=range(len(labels))), labels)
     files.write_json(folder / "confusion.json", confusion)
     files.write_json(folder / "precision_recall.json", curves(truth, model_p, labels))
-    perfect = [{"model": "perfect", "confidence": x, "accuracy": x} for x in (0.0, 1.0)]
+    perfect = [{"group": "perfect", "confidence": x, "accuracy": x} for x in (0.0, 1.0)]
     points = [
-        {"model": name, **part}
+        {"group": name, **part}
         for name, probabilities in (("transformer", model_p), ("baseline", base_p))
         for part in metrics.reliability(truth, probabilities, bins=bins)
     ]
@@ -205,8 +219,10 @@ def main() -> None:
     files.write_json(Path("metrics/slices.json"), slice_scores(slices(rows), truth, model_p, base_p))
     files.write_json(Path("metrics/evaluate.json"), report)
     for name in ("model", "baseline"):
-        low, high = report[name]["interval"]["macro_f1"]
-        print(f"evaluate: {name}: accuracy {report[name]['accuracy']:.4f}, macro-F1 {report[name]['macro_f1']:.4f} [{low:.4f}, {high:.4f}]")
+        found = report[name]
+        low, high = found["interval"]["macro_f1"]
+        print(f"evaluate: {name}: accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}", end=" ")
+        print(f"[{low:.4f}, {high:.4f}]")
 
 
 if __name__ == "__main__":

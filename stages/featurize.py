@@ -52,7 +52,7 @@ def main() -> None:
             encoded = featurize(rows, prepared["labels"], tokenizer, settings.max_length, name=name)
             encode.save(folder / name, encoded)
             cut = np.mean(encoded.lengths == settings.max_length)
-            print(f"featurize: {name}: {len(rows):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} at the limit")
+            print(f"featurize: {name}: {len(rows):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} cut")
             print(f"  {' '.join(tokenizer.convert_ids_to_tokens(encoded.row(0).tolist()))}")
         tokenizer.model_max_length = settings.max_length
         tokenizer.save_pretrained(folder / "tokenizer")

@@ -7,7 +7,7 @@ source.json with the labels, the hashes of the files read, and whether their enc
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field
@@ -28,7 +28,7 @@ class Fetch:
     csv: sources.CsvColumns
 
 
-def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, object]]:
+def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the checked raw rows and the facts about their source. Raises UserError when a check fails."""
     if settings.source == "crowdflower":
         rows, labels, hashes = sources.crowdflower()
@@ -71,8 +71,8 @@ def main() -> None:
         rows.to_parquet(folder / "rows.parquet", index=False)
         files.write_json(folder / "source.json", facts)
     print(f"fetch: {len(rows):,} rows from {facts['source']}, {facts['dropped_empty']} empty rows dropped")
-    for row in rows.head(3).itertuples():
-        print(f"  {row.label}: {row.text[:100]}")
+    for label, text in rows[["label", "text"]].head(3).to_numpy():
+        print(f"  {label}: {text[:100]}")
 
 
 if __name__ == "__main__":

@@ -115,16 +115,18 @@ def label_shares(rows: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
     """Return a point for each split and label: its share of the split's rows, in per cent."""
     shares = rows.groupby("split")["label"].value_counts(normalize=True)
     return [
-        {"split": name, "label": label, "percent": float(100 * shares[name, label])} for name in SPLITS for label in labels
+        {"group": name, "label": label, "percent": float(100 * shares[name, label])}
+        for name in SPLITS
+        for label in labels
     ]
 
 
 def lengths(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a point for each split and number of words: the share of the split's rows, in per cent."""
-    words = rows["text"].str.split().str.len().clip(upper=LONGEST)
+    words = rows["text"].map(lambda text: len(text.split())).clip(upper=LONGEST)
     shares = words.groupby(rows["split"]).value_counts(normalize=True)
     return [
-        {"split": name, "words": count, "percent": float(100 * shares.get((name, count), 0.0))}
+        {"group": name, "words": count, "percent": float(100 * shares.get((name, count), 0.0))}
         for name in SPLITS
         for count in range(LONGEST + 1)
     ]
@@ -137,7 +139,7 @@ def write(rows: pd.DataFrame, labels: list[str], cleaning: Cleaning, report: dic
         for name in SPLITS:
             part = rows.loc[rows["split"] == name, COLUMNS]
             part.to_parquet(folder / f"{name}.parquet", index=False)
-        files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})  # type: ignore[call-overload]
+        files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})
     with files.replacing(Path("plots/prepare")) as folder:
         folder.mkdir()
         files.write_json(folder / "labels.json", label_shares(rows, labels))
@@ -164,8 +166,8 @@ def main() -> None:
     print(f"prepare: {len(rows):,} rows in, {len(kept):,} out")
     for reason, count in dropped.items():
         print(f"  dropped {count:,}: {reason}")
-    for row in kept.head(3).itertuples():
-        print(f"  {row.label}: {row.text[:100]}")
+    for label, text in kept[["label", "text"]].head(3).to_numpy():
+        print(f"  {label}: {text[:100]}")
 
 
 if __name__ == "__main__":

@@ -87,13 +87,14 @@ def row_weights(confidence: np.ndarray, power: float) -> np.ndarray:
     known = ~np.isnan(confidence)
     mean = confidence[known].mean() if known.any() else 1.0
     weights = np.where(known, confidence, mean) ** power
-    return (weights / weights.mean()).astype(np.float32)
+    scaled: np.ndarray = (weights / weights.mean()).astype(np.float32)
+    return scaled
 
 
 class TweetTrainer(Trainer):
     """A Trainer whose rows are numbers into an Encoded split, padded per batch and weighted in the loss."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:  # noqa: ARG002
         encoded = self.train_dataset.encoded
         return LengthOrder(encoded.lengths, self.args.train_batch_size, self.args.seed)
 
@@ -130,17 +131,17 @@ class Curves(TrainerCallback):
     def __init__(self, live: Live) -> None:
         self.live = live
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
         names = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
         names |= {f"eval_{name}": f"valid/{name}" for name in ("loss", "accuracy", "macro_f1")}
-        found = {names[name]: value for name, value in (logs or {}).items() if name in names}
+        found = {names[name]: value for name, value in logs.items() if name in names}
         if found:
             self.live.step = state.global_step
             for name, value in {**found, "epoch": round(state.epoch, 4)}.items():
                 self.live.log_metric(name, round(value, 6))
             self.live.make_summary()
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         shutil.copytree(LIVE, checkpoint / "live")
         (checkpoint / checkpoints.COMPLETE).touch()
@@ -156,7 +157,8 @@ def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
 
 def arguments(settings: Train, folder: Path, batches: int, device: str, *, bf16: bool) -> TrainingArguments:
     """Return the Trainer's arguments for `batches` batches an epoch."""
-    every = max(1, batches // settings.evals_per_epoch)
+    # On a step that is also logged, since the Trainer's running mean of the loss is not in its checkpoints.
+    every = max(1, batches // settings.evals_per_epoch // settings.log_every) * settings.log_every
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -190,7 +192,7 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
     """Return the encoder with a new classification head, drawn from the seed."""
     transformers.set_seed(settings.seed)
     labels = features["labels"]
-    built = encoder.from_pretrained(
+    return encoder.from_pretrained(
         AutoModelForSequenceClassification,
         features["encoder"],
         features["revision"],
@@ -203,7 +205,6 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
         # On a CPU plain attention is faster than the fused kernel at a tweet's length.
         attn_implementation="eager" if device == "cpu" else "sdpa",
     )
-    return built
 
 
 def collate(pad: int) -> Any:

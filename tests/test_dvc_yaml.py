@@ -52,9 +52,11 @@ def section_of(stage: str) -> Any:
     [section] = [
         value
         for value in vars(module).values()
-        if dataclasses.is_dataclass(value) and value.__module__ == module.__name__ and "Section `" in (value.__doc__ or "")
+        if dataclasses.is_dataclass(value)
+        and value.__module__ == module.__name__
+        and "Section `" in (value.__doc__ or "")
     ]
-    assert f"`{stage}`" in section.__doc__
+    assert f"`{stage}`" in (section.__doc__ or "")
     return section
 
 

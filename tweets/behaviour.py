@@ -1,4 +1,4 @@
-"""Behaviour of a sentiment classifier, as failure rates: what should not change its answer, what should, and what it must know.
+"""Behaviour of a sentiment classifier, as failure rates: what must not change its answer, what must, what it must know.
 
 After Ribeiro et al., Beyond Accuracy: Behavioral Testing of NLP Models with CheckList, ACL 2020. A label counts as
 positive or negative by its name ("Extremely Positive" is positive), so the direction and minimum functionality tests
@@ -98,13 +98,16 @@ def direction(predict: Predict, signs: Floats) -> dict[str, Result]:
     """Add a negation or a strong word; a case fails when the polarity moves the wrong way by more than DROP."""
     pairs = {
         "negation of praise": [
-            (f"{thing} was {word}", f"{thing} was not {word}", -1.0) for thing, word in itertools.product(THINGS, POSITIVE)
+            (f"{thing} was {word}", f"{thing} was not {word}", -1.0)
+            for thing, word in itertools.product(THINGS, POSITIVE)
         ],
         "strong positive word": [
-            (f"{thing} was okay", f"{thing} was okay, {word}", 1.0) for thing, word in itertools.product(THINGS, POSITIVE)
+            (f"{thing} was okay", f"{thing} was okay, {word}", 1.0)
+            for thing, word in itertools.product(THINGS, POSITIVE)
         ],
         "strong negative word": [
-            (f"{thing} was okay", f"{thing} was okay, {word}", -1.0) for thing, word in itertools.product(THINGS, NEGATIVE)
+            (f"{thing} was okay", f"{thing} was okay, {word}", -1.0)
+            for thing, word in itertools.product(THINGS, NEGATIVE)
         ],
     }
     results = {}
@@ -121,8 +124,14 @@ def direction(predict: Predict, signs: Floats) -> dict[str, Result]:
 def minimum_functionality(predict: Predict, signs: Floats) -> dict[str, Result]:
     """Give sentences that anyone would label alike; a case fails when the predicted label has another sign."""
     cases = {
-        "plain positive": (1.0, [*POSITIVE_SENTENCES, *(f"{t} was {w}" for t, w in itertools.product(THINGS, POSITIVE))]),
-        "plain negative": (-1.0, [*NEGATIVE_SENTENCES, *(f"{t} was {w}" for t, w in itertools.product(THINGS, NEGATIVE))]),
+        "plain positive": (
+            1.0,
+            [*POSITIVE_SENTENCES, *(f"{t} was {w}" for t, w in itertools.product(THINGS, POSITIVE))],
+        ),
+        "plain negative": (
+            -1.0,
+            [*NEGATIVE_SENTENCES, *(f"{t} was {w}" for t, w in itertools.product(THINGS, NEGATIVE))],
+        ),
         "negated praise": (-1.0, [f"{t} was not {w}" for t, w in itertools.product(THINGS, POSITIVE)]),
     }
     if 0.0 in signs:

@@ -40,7 +40,11 @@ def _code() -> list[Path]:
     root = Path.cwd()
     found = (getattr(module, "__file__", None) for module in sys.modules.values())
     paths = (Path(file) for file in found if file)
-    return sorted(p.relative_to(root) for p in paths if p.is_relative_to(root) and p.relative_to(root).parts[0] in ("stages", "tweets"))
+    return sorted(
+        p.relative_to(root)
+        for p in paths
+        if p.is_relative_to(root) and p.relative_to(root).parts[0] in ("stages", "tweets")
+    )
 
 
 @contextmanager

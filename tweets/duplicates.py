@@ -37,14 +37,16 @@ def groups(keys: pd.Series) -> npt.NDArray[np.int64]:
     Groups are numbered in the order of their first key.
     """
     unique, position = np.unique(keys.to_numpy(dtype=object), return_inverse=True)
-    row, run = [], []
+    row: list[int] = []
+    run: list[str] = []
     for index, text in enumerate(unique):
         words = text.split()
         runs = {" ".join(words[i : i + RUN]) for i in range(max(1, len(words) - RUN + 1))}
         row.extend([index] * len(runs))
         run.extend(runs)
-    run_number = pd.factorize(np.array(run, dtype=object))[0]
+    run_number = pd.factorize(pd.Series(run))[0]
     size = len(unique) + run_number.max() + 1 if run else 0
     links = coo_matrix((np.ones(len(row), np.int8), (row, run_number + len(unique))), shape=(size, size))
     component = connected_components(links, directed=False)[1][: len(unique)]
-    return pd.factorize(component[position])[0].astype(np.int64)
+    numbers: npt.NDArray[np.int64] = pd.factorize(component[position])[0].astype(np.int64)
+    return numbers

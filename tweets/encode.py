@@ -35,9 +35,9 @@ class Encoded:
         """Return the tokens of one row."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
-    def padded(self, rows: Sequence[int], pad: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def padded(self, rows: npt.NDArray[np.int64], pad: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the tokens and the attention mask of some rows, both (len(rows), longest of them)."""
-        lengths = self.lengths[list(rows)]
+        lengths = self.lengths[rows]
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         ids = np.full(mask.shape, pad, np.int64)
         ids[mask == 1] = np.concatenate([self.row(index) for index in rows])
@@ -70,6 +70,8 @@ def save(folder: Path, encoded: Encoded) -> None:
 def load(folder: Path) -> Encoded:
     """Memory-map the arrays of a split. Raises UserError when they are missing or cut short."""
     try:
-        return Encoded(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Encoded.__dataclass_fields__})
+        return Encoded(
+            **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Encoded.__dataclass_fields__}
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not the arrays that featurize writes ({error}); `dvc repro featurize`") from None

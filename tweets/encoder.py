@@ -28,7 +28,9 @@ def locate(encoder: str, revision: str | None) -> str:
             raise UserError(f"featurize.encoder = {encoder}: a folder without config.json; it needs a model folder")
         return encoder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", encoder) or encoder.startswith("."):
-        raise UserError(f"featurize.encoder = {encoder}: neither {WHEEL}, nor a folder, nor a Hugging Face id (owner/name)")
+        raise UserError(
+            f"featurize.encoder = {encoder}: neither {WHEEL}, nor a folder, nor a Hugging Face id (owner/name)"
+        )
     if not revision or not re.fullmatch("[0-9a-f]{40}", revision):
         raise UserError(f"featurize.revision = {revision}: {encoder} needs the commit to use, 40 hexadecimal digits")
     return encoder

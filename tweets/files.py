@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _let_all_read(path: Path) -> None:
-    """Undo what safetensors does: it writes files that nobody but their owner, and so no other container user, reads."""
+    """Undo what safetensors does: it writes files that only their owner can read."""
     for file in [path, *path.rglob("*")]:
         file.chmod(file.stat().st_mode | 0o444)
 

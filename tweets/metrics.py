@@ -50,9 +50,7 @@ def accuracy(confusion: npt.NDArray[Any]) -> Any:
 
 def per_class(truth: Ints, probabilities: Floats, labels: list[str]) -> dict[str, dict[str, float]]:
     """Return precision, recall, F1 and the number of rows of each label."""
-    scores = precision_recall_fscore_support(
-        truth, probabilities.argmax(1), labels=range(len(labels)), zero_division=0
-    )
+    scores = precision_recall_fscore_support(truth, probabilities.argmax(1), labels=range(len(labels)), zero_division=0)
     names = ("precision", "recall", "f1")
     return {
         label: {name: float(scores[i][k]) for i, name in enumerate(names)} | {"rows": int(scores[3][k])}

@@ -86,7 +86,7 @@ def choose_device(name: DeviceName) -> str:
 def has_bf16(device: str) -> bool:
     """Tell whether the device computes bfloat16 in hardware; elsewhere it is slower than float32."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         found = torch.cpu.get_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

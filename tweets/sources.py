@@ -29,7 +29,14 @@ COVID19_DATASET = "datatattle/covid-19-nlp-text-classification"
 COVID19_FILES = {"train": "Corona_NLP_train.csv", "test": "Corona_NLP_test.csv"}
 COVID19_LABELS = ["Extremely Negative", "Negative", "Neutral", "Positive", "Extremely Positive"]
 
-SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -97,7 +104,7 @@ def covid19(folder: Path) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
 
 
 def _download_covid19(folder: Path) -> Path:
-    import kagglehub  # here, so that the other sources do without it
+    import kagglehub  # noqa: PLC0415  slow, and the other sources do without it
 
     try:
         return Path(kagglehub.dataset_download(COVID19_DATASET))
@@ -127,7 +134,9 @@ def table(path: str, columns: CsvColumns) -> tuple[pd.DataFrame, list[str], dict
     files = find_files(path)
     by_split = len(files) > 1
     if by_split and columns.split:
-        raise UserError(f"{path}: has a file for each split and fetch.csv.split = {columns.split!r}; it needs one of them")
+        raise UserError(
+            f"{path}: has a file for each split and fetch.csv.split = {columns.split!r}; it needs one of them"
+        )
     parts, hashes = [], {}
     for file in files:
         name = file.rsplit("/", 1)[-1]
@@ -236,7 +245,12 @@ def check(rows: pd.DataFrame, labels: list[str], max_chars: int) -> None:
             "id": pa.Column(str),
             "text": pa.Column(
                 str,
-                [not_blank, pa.Check.str_length(max_value=max_chars, error=f"has over {max_chars} characters (fetch.max_chars)")],
+                [
+                    not_blank,
+                    pa.Check.str_length(
+                        max_value=max_chars, error=f"has over {max_chars} characters (fetch.max_chars)"
+                    ),
+                ],
             ),
             "label": pa.Column(str, pa.Check.isin(labels, error=f"is not one of {', '.join(labels)}")),
             "confidence": pa.Column(float, pa.Check.in_range(0, 1, error="is not in [0, 1]"), nullable=True),

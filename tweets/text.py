@@ -24,7 +24,9 @@ PUNCTUATION = re.compile(r"[^\w\s]|_")
 SPACE = re.compile(r"\s+")
 # Control characters, but for the white space among them, and characters without width.
 INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\u200b\u2060\ufeff]")
-NEGATION = re.compile(r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]?t)\b", re.I)
+NEGATION = re.compile(
+    r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]?t)\b", re.IGNORECASE
+)
 
 Replace = Literal["keep", "token", "remove"]
 

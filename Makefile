@@ -1,0 +1,39 @@
+# `make repro` and `make test` need Python 3.11 or newer, Git and make; they set up .venv on their first call.
+PYTHON ?= python3
+IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: repro test check setup setup-dev compare plots constraints
+
+repro: setup ## reproduce the pipeline: only what changed runs
+	$(IN_VENV) dvc repro
+
+test: setup-dev check ## all checks, all tests, branch coverage of stages/ and tweets/
+	$(IN_VENV) pytest -n 2 --cov --cov-report=term --cov-fail-under=95
+
+check: setup-dev ## lint, format and types
+	$(IN_VENV) ruff check
+	$(IN_VENV) ruff format --check
+	$(IN_VENV) mypy
+
+compare: setup ## hold this tree's metrics against the committed ones
+	$(IN_VENV) python -m tools.compare
+
+plots: setup ## write dvc_plots/index.html, which opens without a network
+	$(IN_VENV) dvc plots show
+
+setup: .venv/requirements
+setup-dev: .venv/requirements-dev
+
+.venv/requirements: requirements.txt constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer, found " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) -r requirements.txt
+	touch $@
+
+.venv/requirements-dev: requirements-dev.txt .venv/requirements
+	$(PIP_INSTALL) -r requirements-dev.txt
+	touch $@
+
+constraints: setup-dev ## write constraints.txt anew, from the environment as it is
+	.venv/bin/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' > constraints.txt

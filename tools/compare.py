@@ -1,0 +1,79 @@
+"""Tell "reproduced" from "different": hold this tree's results against the committed ones.
+
+    python -m tools.compare
+
+On the processor model that the committed results were made on, every byte is the same and Git itself shows no change.
+On another one, training rounds differently. Then the data that is trained on must still be the same, byte for byte,
+and the scores must lie within TOLERANCES. Exits with 1 when they do not.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tweets import errors, files
+from tweets.errors import UserError
+
+SAME_EVERYWHERE = ("fetch", "prepare", "featurize")
+# Per file and score: how far rounding alone moves it. The transformer's are about one standard deviation of the score
+# over training seeds and resampled test rows; the baseline's training is convex, so it hardly moves.
+TRANSFORMER = {"accuracy": 0.01, "macro_f1": 0.01, "macro_recall": 0.015, "log_loss": 0.03, "calibration_error": 0.03}
+BASELINE = dict.fromkeys(TRANSFORMER, 0.001)
+TOLERANCES: dict[str, dict[str, dict[str, float]]] = {
+    "metrics/evaluate.json": {"model": TRANSFORMER, "baseline": BASELINE},
+    "metrics/baseline.json": {"valid": BASELINE},
+    "metrics/train.json": {"valid": {"accuracy": 0.01, "macro_f1": 0.01, "loss": 0.03}},
+}
+
+
+def committed(path: str) -> str:
+    """Return the content of a file at HEAD. Raises UserError when it is not in Git."""
+    found = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise UserError(f"{path}: not in Git at HEAD, so there is nothing to compare with")
+    return found.stdout
+
+
+def hashes(lock: str) -> dict[str, str]:
+    """Return the hash of each output of the stages whose outputs are the same everywhere."""
+    stages = yaml.safe_load(lock)["stages"]
+    missing = [name for name in SAME_EVERYWHERE if name not in stages]
+    if missing:
+        raise UserError(f"dvc.lock: no stage {missing[0]}; run `dvc repro`")
+    return {out["path"]: out["md5"] for name in SAME_EVERYWHERE for out in stages[name]["outs"]}
+
+
+def compare_scores(before: dict[str, Any], after: dict[str, Any], tolerances: dict[str, dict[str, float]]) -> list[str]:
+    """Return a line for each score, those out of tolerance marked with DIFFERENT."""
+    lines = []
+    for part, scores in tolerances.items():
+        for name, tolerance in scores.items():
+            old, new = before[part][name], after[part][name]
+            verdict = "ok" if abs(new - old) <= tolerance else "DIFFERENT"
+            lines.append(f"{part}.{name:18} {old:9.4f} {new:9.4f} {new - old:+9.4f}  within {tolerance:g}: {verdict}")
+    return lines
+
+
+def main() -> None:
+    lines = []
+    try:
+        here = hashes(Path("dvc.lock").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("dvc.lock: no such file; run `dvc repro`") from None
+    for path, expected in hashes(committed("dvc.lock")).items():
+        lines.append(f"{path}: {'same bytes: ok' if here.get(path) == expected else 'DIFFERENT bytes'}")
+    for path, tolerances in TOLERANCES.items():
+        before = yaml.safe_load(committed(path))  # JSON is YAML
+        lines += [f"{path}: score, committed, here, difference"]
+        lines += compare_scores(before, files.read_json(Path(path)), tolerances)
+    print("\n".join(lines))
+    if any("DIFFERENT" in line for line in lines):
+        sys.exit("compare: different: see the lines above")
+    print("compare: reproduced")
+
+
+if __name__ == "__main__":
+    errors.run("compare", main)
