@@ -3,8 +3,8 @@
     python -m stages.train
 
 Reads data/features. Writes models/transformer, which `transformers.pipeline("text-classification", ...)` loads;
-metrics/train.json; and plots/train, DVCLive's curves per step. Killed, it goes on from its last checkpoint and ends
-with the bytes of a run that was never interrupted.
+metrics/train.json; and plots/train/loss.json and scores.json. While it runs, DVCLive keeps the curves in dvclive/.
+Killed, it goes on from its last checkpoint and ends with the bytes of a run that was never interrupted.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from tweets.errors import UserError
 from tweets.split import TRAIN, VALID
 
 FEATURES = Path("data/features")
-LIVE = Path("plots/train")
+LIVE = Path("dvclive")
 Positive = Annotated[params.Number, Field(gt=0)]
 Fraction = Annotated[params.Number, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -265,6 +265,23 @@ def summary(state: transformers.TrainerState, rows: int) -> dict[str, Any]:
     return {"valid": valid, "best_step": state.best_global_step, "steps": state.global_step, "train_rows": rows}
 
 
+def curves(history: list[dict[str, float]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the points of the learning curves: `loss` of training and validation, `scores` of validation."""
+    names = {
+        "loss": {"loss": "training", "eval_loss": "validation"},
+        "scores": {"eval_accuracy": "accuracy", "eval_macro_f1": "macro-F1"},
+    }
+    return {
+        curve: [
+            {"group": group, "step": log["step"], "epoch": log["epoch"], curve.removesuffix("s"): log[name]}
+            for name, group in groups.items()
+            for log in history
+            if name in log
+        ]
+        for curve, groups in names.items()
+    }
+
+
 def main() -> None:
     environment.check()
     orphan.end_with_parent()
@@ -277,6 +294,10 @@ def main() -> None:
         with files.replacing(Path("models/transformer")) as staged:
             tokenizer = AutoTokenizer.from_pretrained(FEATURES / "tokenizer")
             model.save(staged, trainer.model, tokenizer, features["cleaning"])
+        with files.replacing(Path("plots/train")) as staged:
+            staged.mkdir()
+            for name, points in curves(trainer.state.log_history).items():
+                files.write_json(staged / f"{name}.json", points)
         files.write_json(Path("metrics/train.json"), report)
 
 

@@ -5,6 +5,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, TypeVar
 
+import transformers
+
 from tweets.errors import UserError, one_line
 from tweets.files import check_sha256
 
@@ -45,8 +47,15 @@ def _installed() -> Path:
     return folder
 
 
+def quiet() -> None:
+    """Keep transformers from reporting on each load: a new head is always missing from an encoder's weights."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def from_pretrained(cls: type[T], encoder: str, revision: str | None, **options: Any) -> T:
     """Return `cls.from_pretrained` of the encoder. Raises UserError where it cannot be had, as without a network."""
+    quiet()
     source = locate(encoder, revision)
     try:
         return cls.from_pretrained(source, revision=revision or "main", **options)  # type: ignore[attr-defined,no-any-return]

