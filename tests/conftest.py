@@ -128,7 +128,7 @@ def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run stages in, and the current one: shrunk params, made-up tweets in tweets.csv, no DVC and no Git."""
+    """The current folder, to run stages in: shrunk params, made-up tweets in tweets.csv, no DVC and no Git."""
     made_up_tweets(240).to_csv(tmp_path / "tweets.csv", index=False)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(shrunk_params(tiny_encoder, Path("tweets.csv"))))
     shutil.copy(ROOT / "requirements.txt", tmp_path)
