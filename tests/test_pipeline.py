@@ -1,0 +1,244 @@
+"""The real dvc.yaml, run by the real `dvc`, shrunk by params, in a temporary clone."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import ROOT, made_up_tweets, set_param, shrunk_params
+from dvc.repo import Repo
+from test_dvc_yaml import STAGES, reached
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "500", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(folder: Path, *command: str, check: bool = True, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a clone, in this environment; without `check`, whatever its exit code."""
+    result = subprocess.run(
+        command, cwd=folder, env={**ENVIRONMENT, **changed}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def stages_run(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(re.findall(r"Running stage '(\w+)'", result.stdout))
+
+
+def copy_of_this_tree(folder: Path) -> None:
+    """Copy what Git tracks or would track, as it is now, and commit it."""
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    commit(folder, "init", "-q")
+    commit(folder, "add", "-A")
+    commit(folder, "commit", "-qm", "Begin")
+
+
+def commit(folder: Path, *arguments: str) -> None:
+    run(folder, "git", "-c", "user.name=Test", "-c", "user.email=test@example.org", *arguments)
+
+
+def shrink(folder: Path, encoder: Path) -> None:
+    """Shrink a clone by its params, and drop the results that are in Git, so that every stage has to run."""
+    made_up_tweets(240).to_csv(folder / "data/external/tweets.csv", index=False)
+    shutil.copytree(encoder, folder / ".cache/encoder")
+    params = shrunk_params(Path(".cache/encoder"), Path("data/external/tweets.csv"))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    for name in ("metrics", "plots"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A clone in which `dvc repro` has run all stages. Tests copy it."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    copy_of_this_tree(folder)
+    shrink(folder, tiny_encoder)
+    assert stages_run(run(folder, "dvc", "repro", "--force")) == STAGES
+    commit(folder, "add", "-A")
+    commit(folder, "commit", "-qm", "Reproduce")
+    return folder
+
+
+@pytest.fixture
+def clone(reproduced: Path, tmp_path: Path) -> Path:
+    """A clone of its own for a test that changes it, with DVC's cache."""
+    return shutil.copytree(reproduced, tmp_path / "clone", symlinks=True)
+
+
+def test_a_second_repro_runs_nothing(reproduced: Path) -> None:
+    result = run(reproduced, "dvc", "repro")
+    assert stages_run(result) == []
+    assert "up to date" in result.stdout
+
+
+def test_a_reproduction_leaves_git_clean(reproduced: Path) -> None:
+    assert run(reproduced, "git", "status", "--porcelain").stdout == ""
+
+
+def test_everything_forced_in_another_clone_gives_the_same_lock(
+    reproduced: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    copy_of_this_tree(tmp_path)
+    shrink(tmp_path, tiny_encoder)
+    run(tmp_path, "dvc", "repro", "--force")
+    assert (tmp_path / "dvc.lock").read_text() == (reproduced / "dvc.lock").read_text()
+
+
+def test_a_changed_comment_in_an_unrelated_file_runs_nothing(clone: Path) -> None:
+    for name in ("README.md", "Makefile", "tests/conftest.py", "tools/compare.py", "tweets/predict.py"):
+        with (clone / name).open("a") as file:
+            file.write("\n# a comment\n")
+    assert stages_run(run(clone, "dvc", "repro")) == []
+
+
+def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Path) -> None:
+    for path in sorted([*clone.glob("tweets/*.py"), *clone.glob("stages/*.py")]):
+        before, module = path.read_text(), path.relative_to(clone).as_posix()
+        path.write_text(before + "\n# a comment\n")
+        with Repo(str(clone)) as repo:
+            status = repo.status()
+        changed = {name.split(":")[-1] for name, reasons in status.items() if module in str(reasons)}
+        assert changed == {stage for stage in STAGES if module in reached(f"stages.{stage}")}, module
+        path.write_text(before)
+
+
+def test_a_changed_module_runs_the_stages_that_reach_it(clone: Path) -> None:
+    with (clone / "tweets/metrics.py").open("a") as file:
+        file.write("\n# a comment\n")
+    assert stages_run(run(clone, "dvc", "repro")) == ["baseline", "evaluate"]
+
+
+def test_exp_run_with_a_learning_rate_runs_train_and_evaluate_only(clone: Path) -> None:
+    result = run(clone, *["dvc", "exp", "run", "-S", "train.lr=3e-5"])
+    assert stages_run(result) == ["evaluate", "train"]
+    assert "lr: 3e-05" in (clone / "params.yaml").read_text()
+    shown = json.loads(run(clone, "dvc", "exp", "show", "--json").stdout)
+    [experiment] = [experiment for commit in shown for experiment in commit["experiments"] or []]
+    assert experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["train"]["lr"] == 3e-05
+
+
+def test_a_cleaning_step_keeps_every_split_and_shows_its_cost(clone: Path) -> None:
+    before = json.loads((clone / "metrics/prepare.json").read_text())
+    result = run(clone, *["dvc", "exp", "run", "-S", "prepare.clean.stopwords=true"])
+    assert stages_run(result) == sorted(set(STAGES) - {"fetch"})
+    assert json.loads((clone / "metrics/prepare.json").read_text()) == before
+    assert "prepare.clean.stopwords" in run(clone, "dvc", "params", "diff").stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("dvc dag", "evaluate"),
+        ("dvc metrics show", "macro_f1"),
+        ("dvc params diff", ""),
+        ("dvc exp show --no-pager", "workspace"),
+        ("dvc plots show", "index.html"),
+    ],
+)
+def test_a_fresh_clone_shows_what_is_in_git(reproduced: Path, tmp_path: Path, command: str, expected: str) -> None:
+    run(tmp_path, "git", "clone", "-q", str(reproduced), "fresh")
+    assert expected in run(tmp_path / "fresh", *command.split()).stdout
+
+
+def test_the_plots_page_draws_each_plot_and_asks_no_network(reproduced: Path) -> None:
+    run(reproduced, "dvc", "plots", "show", "--out", ".cache/page")
+    page = (reproduced / ".cache/page/index.html").read_text()
+    outside = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*", page)
+    assert outside == []
+    declared = [
+        plot
+        for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+        for plot in stage.get("plots", [])
+    ]
+    assert page.count("vegaEmbed('#") == len(declared) == 7
+
+
+def test_dvc_of_an_environment_that_is_not_active_says_what_to_do(clone: Path, tmp_path: Path) -> None:
+    other = tmp_path / "bin"
+    run(tmp_path, sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "other"))
+    other.mkdir()
+    (other / "python").symlink_to(tmp_path / "other/bin/python")
+    set_param(clone, "prepare.seed", 1)
+    result = run(clone, str(Path(sys.executable).parent / "dvc"), "repro", check=False, PATH=f"{other}:/usr/bin:/bin")
+    assert result.returncode != 0
+    assert "source .venv/bin/activate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def training(folder: Path) -> list[psutil.Process]:
+    """Return the processes that run stages.train in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "stages.train" in process.cmdline() and process.cwd() == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def long_training(clone: Path) -> Iterator[Path]:
+    """A clone whose training takes some seconds and is not stopped early."""
+    for name, value in {"epochs": 20, "patience": 1000, "evals_per_epoch": 1, "lr": 0.0005}.items():
+        set_param(clone, f"train.{name}", value)
+    yield clone
+    for process in training(clone):
+        process.kill()
+
+
+def test_a_run_whose_dvc_is_killed_three_times_ends_with_the_same_bytes(long_training: Path, tmp_path: Path) -> None:
+    uninterrupted = shutil.copytree(long_training, tmp_path / "uninterrupted", symlinks=True)
+    run(uninterrupted, "dvc", "repro", "evaluate")
+    rng = random.Random(0)
+    steps: set[int] = set()
+    for _ in range(3):
+        started = subprocess.Popen(
+            ["dvc", "repro", "evaluate"],
+            cwd=long_training,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        known = set(steps)
+
+        def new_checkpoint(known: set[int] = known) -> bool:
+            found = {
+                int(p.parent.name.split("-")[1]) for p in long_training.glob(".cache/train/*/checkpoint-*/complete")
+            }
+            steps.update(found)
+            return bool(found - known)
+
+        wait_for(new_checkpoint, 60)
+        time.sleep(rng.random())
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+        assert started.stdout
+        started.stdout.close()
+    result = run(long_training, "dvc", "repro", "evaluate")
+    assert "going on from step" in result.stdout
+    assert training(long_training) == []
+    assert (long_training / "dvc.lock").read_text() == (uninterrupted / "dvc.lock").read_text()
+    assert list(long_training.glob(".cache/train/*/checkpoint-*")) == []
