@@ -21,6 +21,7 @@ from tweets.split import SPLITS, TEST, TRAIN, split
 from tweets.text import Clean, Cleaning, Normalise, clean
 
 Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 COLUMNS = ["id", "key", "raw", "text", "label", "confidence"]
 LONGEST = 60  # words; the plot of lengths counts longer tweets there
 
@@ -32,7 +33,7 @@ class Prepare:
     seed: int
     valid: Share
     test: Share
-    merge_labels: dict[str, str]  # from: to
+    merge_labels: list[Pair]  # [from, to]; pairs, since -S cannot add keys to a mapping
     normalise: Normalise
     clean: Clean
 
@@ -152,8 +153,9 @@ def main() -> None:
     settings = params.load("prepare", Prepare)
     source = files.read_json(Path("data/raw/source.json"))
     rows = pd.read_parquet("data/raw/rows.parquet").rename(columns={"text": "raw"})
-    labels = merge(source["labels"], settings.merge_labels)
-    rows["label"] = rows["label"].replace(settings.merge_labels)
+    merged = dict(settings.merge_labels)
+    labels = merge(source["labels"], merged)
+    rows["label"] = rows["label"].replace(merged)
     if source["broken_encoding"]:
         rows["raw"] = repair.repair(rows["raw"])
     rows["key"] = [duplicates.key(text) for text in rows["raw"]]
