@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
 
-from tweets import environment, errors, files, metrics, params, tfidf
+from tweets import environment, errors, files, metrics, orphan, params, tfidf
+from tweets.errors import UserError, one_line
 from tweets.split import TRAIN, VALID
 
 Ngrams = Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
@@ -33,10 +33,16 @@ class BaselineParams:
 
 
 def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:
-    """Return the baseline fitted on the texts and their class numbers."""
+    """Return the baseline fitted on the texts and their class numbers. Raises UserError when no n-gram is left."""
     words = tfidf.vectorizer("word", settings.word_ngrams, min_df=settings.min_df)
     chars = tfidf.vectorizer("char_wb", settings.char_ngrams, min_df=settings.min_df)
-    features = hstack([words.fit_transform(texts), chars.fit_transform(texts)], format="csr")
+    try:
+        features = hstack([words.fit_transform(texts), chars.fit_transform(texts)], format="csr")
+    except ValueError as error:
+        raise UserError(
+            f"no n-grams to learn from, with baseline.word_ngrams = {settings.word_ngrams}, char_ngrams ="
+            f" {settings.char_ngrams} and min_df = {settings.min_df} for {len(texts):,} tweets: {one_line(error)}"
+        ) from None
     print(f"baseline: {features.shape[0]:,} tweets, {features.shape[1]:,} n-grams")
     classifier = LogisticRegression(C=settings.C, max_iter=settings.max_iter).fit(features, classes)
     return tfidf.Baseline(labels=labels, words=words, chars=chars, classifier=classifier)
@@ -44,9 +50,10 @@ def fit(texts: list[str], classes: list[int], labels: list[str], settings: Basel
 
 def main() -> None:
     environment.check()
+    orphan.end_with_parent()
     settings = params.load("baseline", BaselineParams)
     labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
-    rows = {name: pd.read_parquet(f"data/prepared/{name}.parquet") for name in (TRAIN, VALID)}
+    rows = {name: files.read_parquet(Path(f"data/prepared/{name}.parquet")) for name in (TRAIN, VALID)}
     classes = {name: part["label"].map(labels.index).tolist() for name, part in rows.items()}
     model = fit(rows[TRAIN]["text"].tolist(), classes[TRAIN], labels, settings)
     with files.replacing(Path("models/baseline")) as folder:

@@ -22,7 +22,7 @@ import transformers
 from pydantic import Field
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
-from tweets import behaviour, encode, environment, errors, files, metrics, model, params, tfidf
+from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tfidf
 from tweets.errors import UserError
 from tweets.split import TEST
 from tweets.text import HASHTAG, NEGATION, has_emoji
@@ -43,7 +43,7 @@ INVARIANCE_ROWS = 500
 class Evaluate:
     """Section `evaluate` of params.yaml."""
 
-    seed: int  # of the bootstrap
+    seed: params.Seed  # of the bootstrap
     resamples: Annotated[int, Field(ge=100)]
     bins: Count  # of the expected calibration error
     mistakes: Count
@@ -197,11 +197,12 @@ def write_plots(folder: Path, truth: Ints, model_p: Floats, base_p: Floats, labe
 
 def main() -> None:
     environment.check()
+    orphan.end_with_parent()
     settings = params.load("evaluate", Evaluate)
     folder = Path("models/transformer")
     classifier = model.load(folder, model.choose_device(settings.device))
     labels = classifier.labels
-    rows = pd.read_parquet(f"data/prepared/{TEST}.parquet")
+    rows = files.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
     tokens = encode.load(Path("data/features") / TEST)
     truth, texts = np.asarray(tokens.labels), rows["text"].tolist()
     with model.threads(settings.threads):

@@ -12,9 +12,10 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from tweets import encode, encoder, environment, errors, files, params
+from tweets import encode, encoder, environment, errors, files, orphan, params
+from tweets.errors import UserError
 from tweets.split import SPLITS
 
 
@@ -25,6 +26,16 @@ class Featurize:
     encoder: str
     revision: str | None
     max_length: Annotated[int, Field(ge=4, le=512)]
+
+
+def check(tokenizer: PreTrainedTokenizerBase, positions: int | None, settings: Featurize) -> None:
+    """Raise UserError when the tokenizer cannot serve, or the encoder has fewer positions than the longest tweet."""
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no words; it needs tokenizer.json")
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no padding token; it needs one")
+    if positions is not None and settings.max_length > positions:
+        raise UserError(f"featurize.max_length = {settings.max_length}: {settings.encoder} takes {positions} at most")
 
 
 def featurize(
@@ -42,13 +53,16 @@ def featurize(
 
 def main() -> None:
     environment.check()
+    orphan.end_with_parent()
     settings = params.load("featurize", Featurize)
     prepared = files.read_json(Path("data/prepared/prepared.json"))
     tokenizer = encoder.from_pretrained(AutoTokenizer, settings.encoder, settings.revision)
+    config = encoder.from_pretrained(AutoConfig, settings.encoder, settings.revision)
+    check(tokenizer, getattr(config, "max_position_embeddings", None), settings)
     with files.replacing(Path("data/features")) as folder:
         folder.mkdir()
         for name in SPLITS:
-            rows = pd.read_parquet(f"data/prepared/{name}.parquet")
+            rows = files.read_parquet(Path(f"data/prepared/{name}.parquet"))
             encoded = featurize(rows, prepared["labels"], tokenizer, settings.max_length, name=name)
             encode.save(folder / name, encoded)
             cut = np.mean(encoded.lengths == settings.max_length)

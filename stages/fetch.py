@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from tweets import environment, errors, files, params, sources
+from tweets import environment, errors, files, orphan, params, sources
 from tweets.errors import UserError
 
 
@@ -40,8 +40,8 @@ def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, Any]]:
     blank = rows[["text", "label"]].isna().any(axis=1) | (rows["text"].str.strip() == "")
     dropped = int(blank.sum()) if settings.empty == "drop" else 0
     if dropped:
-        rows = rows[~blank].reset_index(drop=True)
-    sources.check(rows, labels, settings.max_chars)
+        rows = rows[~blank]
+    sources.check(rows, labels, settings.max_chars)  # before the rows are numbered anew: it names rows of the source
     facts = {
         "source": settings.source,
         "labels": labels,
@@ -49,7 +49,7 @@ def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, Any]]:
         "dropped_empty": dropped,
         "broken_encoding": settings.source == "crowdflower",
     }
-    return rows, facts
+    return rows.reset_index(drop=True), facts
 
 
 def check_hash(hashes: dict[str, str], expected: str | None) -> None:
@@ -65,6 +65,7 @@ def check_hash(hashes: dict[str, str], expected: str | None) -> None:
 
 def main() -> None:
     environment.check()
+    orphan.end_with_parent()
     rows, facts = fetch(params.load("fetch", Fetch))
     with files.replacing(Path("data/raw")) as folder:
         folder.mkdir()

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
-from tweets import duplicates, environment, errors, files, params, repair
+from tweets import duplicates, environment, errors, files, orphan, params, repair
 from tweets.errors import UserError
 from tweets.split import SPLITS, TEST, TRAIN, split
 from tweets.text import Clean, Cleaning, Normalise, clean
@@ -39,11 +39,17 @@ class Prepare:
 
 
 def merge(labels: list[str], merged: dict[str, str]) -> list[str]:
-    """Return the labels after merging, in their order. Raises UserError for a name that is no label."""
+    """Return the labels after merging, in their order.
+
+    Raises UserError for a name that is no label, and when fewer than two labels are left.
+    """
     unknown = [name for name in merged if name not in labels]
     if unknown:
         raise UserError(f"prepare.merge_labels: {unknown[0]!r} is no label; it needs one of {', '.join(labels)}")
-    return list(dict.fromkeys(merged.get(label, label) for label in labels))
+    left = list(dict.fromkeys(merged.get(label, label) for label in labels))
+    if len(left) < 2:
+        raise UserError(f"prepare.merge_labels: leaves one label, {left[0]!r}; it needs two or more")
+    return left
 
 
 def drop_copies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -150,9 +156,10 @@ def write(rows: pd.DataFrame, labels: list[str], cleaning: Cleaning, report: dic
 
 def main() -> None:
     environment.check()
+    orphan.end_with_parent()
     settings = params.load("prepare", Prepare)
     source = files.read_json(Path("data/raw/source.json"))
-    rows = pd.read_parquet("data/raw/rows.parquet").rename(columns={"text": "raw"})
+    rows = files.read_parquet(Path("data/raw/rows.parquet")).rename(columns={"text": "raw"})
     merged = dict(settings.merge_labels)
     labels = merge(source["labels"], merged)
     rows["label"] = rows["label"].replace(merged)

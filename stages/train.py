@@ -37,7 +37,7 @@ Count = Annotated[int, Field(ge=1)]
 class Train:
     """Section `train` of params.yaml."""
 
-    seed: int
+    seed: params.Seed
     epochs: Count
     lr: Positive  # of AdamW, at its peak
     batch_size: Count
@@ -141,10 +141,12 @@ class Curves(TrainerCallback):
                 self.live.log_metric(name, round(value, 6))
             self.live.make_summary()
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         shutil.copytree(LIVE, checkpoint / "live")
-        (checkpoint / checkpoints.COMPLETE).touch()
+        # Where training stops early a checkpoint does not count: the Trainer would train on from it.
+        if not control.should_training_stop or state.global_step == state.max_steps:
+            (checkpoint / checkpoints.COMPLETE).touch()
 
 
 def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
@@ -268,17 +270,17 @@ def summary(state: transformers.TrainerState, rows: int) -> dict[str, Any]:
 def curves(history: list[dict[str, float]]) -> dict[str, list[dict[str, Any]]]:
     """Return the points of the learning curves: `loss` of training and validation, `scores` of validation."""
     names = {
-        "loss": {"loss": "training", "eval_loss": "validation"},
-        "scores": {"eval_accuracy": "accuracy", "eval_macro_f1": "macro-F1"},
+        "loss": ("loss", {"loss": "training", "eval_loss": "validation"}),
+        "scores": ("score", {"eval_accuracy": "accuracy", "eval_macro_f1": "macro-F1"}),
     }
     return {
         curve: [
-            {"group": group, "step": log["step"], "epoch": log["epoch"], curve.removesuffix("s"): log[name]}
+            {"group": group, "step": log["step"], "epoch": log["epoch"], y: log[name]}
             for name, group in groups.items()
             for log in history
             if name in log
         ]
-        for curve, groups in names.items()
+        for curve, (y, groups) in names.items()
     }
 
 

@@ -55,13 +55,13 @@ def folder(name: str) -> Iterator[Path]:
     SECONDS_TO_WAIT.
     """
     path = ROOT / name
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(ROOT / f"{name}.lock", timeout=SECONDS_TO_WAIT)
+    ROOT.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire()
+        lock = FileLock(ROOT / f"{name}.lock", timeout=SECONDS_TO_WAIT).acquire()
     except Timeout:
         raise UserError(f"{path}: another process trains into it; wait for it or end it") from None
     with lock:
+        path.mkdir(exist_ok=True)  # only now: the process that held the lock may have removed it
         yield path
         shutil.rmtree(path)
 

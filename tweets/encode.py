@@ -73,5 +73,5 @@ def load(folder: Path) -> Encoded:
         return Encoded(
             **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Encoded.__dataclass_fields__}
         )
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{folder}: not the arrays that featurize writes ({error}); `dvc repro featurize`") from None

@@ -59,5 +59,5 @@ def from_pretrained(cls: type[T], encoder: str, revision: str | None, **options:
     source = locate(encoder, revision)
     try:
         return cls.from_pretrained(source, revision=revision or "main", **options)  # type: ignore[attr-defined,no-any-return]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001  transformers, tokenizers and safetensors each raise their own
         raise UserError(f"featurize.encoder = {encoder}: cannot be loaded: {one_line(error)[:300]}") from None

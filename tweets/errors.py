@@ -5,6 +5,10 @@ from collections.abc import Callable
 
 import safetensors
 
+# What tokenizers say of a full disk in a plain Exception, torch in a RuntimeError, and NumPy in an unclear OSError.
+NO_SPACE = "No space left on device"
+NOT_WRITTEN = ("unexpected pos", "PytorchStreamWriter failed", " requested and ")
+
 
 class UserError(ValueError):
     """Something that the user can put right. Its message says what was found, what is needed, and where."""
@@ -13,14 +17,19 @@ class UserError(ValueError):
 def run(command: str, main: Callable[[], None]) -> None:
     """Call `main`; a UserError or an OSError ends the process with one line on stderr and exit code 1.
 
-    An OSError is what a full disk, a missing file or a refused permission raise; safetensors has its own.
+    An OSError is what a missing file or a refused permission raise; safetensors has its own. A full disk ends so too,
+    whichever library met it.
     """
     try:
         main()
-    except (UserError, OSError, safetensors.SafetensorError) as error:
-        sys.exit(f"{command}: {one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(f"{command}: interrupted")
+    except Exception as error:
+        unclear = any(words in str(error) for words in NOT_WRITTEN)
+        known = isinstance(error, UserError | OSError | safetensors.SafetensorError)
+        if not (known or unclear or NO_SPACE in str(error)):
+            raise
+        sys.exit(f"{command}: {one_line(error)}{'; is the disk full?' if unclear else ''}")
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +19,7 @@ from tweets.text import Cleaning, clean
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CLEANING = "cleaning.json"
-NEEDED = ("config.json", "model.safetensors", "tokenizer.json", CLEANING)
+NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", CLEANING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +51,15 @@ def load(folder: Path, device: str = "cpu") -> Classifier:
         raise UserError(f"{folder}: not a model folder: no {', '.join(missing)}; `dvc repro` or `dvc pull` gives one")
     encoder.quiet()
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except Exception as error:  # noqa: BLE001  transformers, tokenizers and safetensors each raise their own
         raise UserError(f"{folder}: a damaged model folder: {one_line(error)[:200]}") from None
+    if report["missing_keys"]:
+        # transformers would draw these weights at random.
+        raise UserError(f"{folder}: a damaged model folder: no weights {', '.join(sorted(report['missing_keys']))}")
     cleaning = params.build(Cleaning, files.read_json(folder / CLEANING), str(folder / CLEANING))
     labels = [model.config.id2label[k] for k in range(model.config.num_labels)]
     return Classifier(

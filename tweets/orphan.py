@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -19,6 +21,8 @@ def end_with_parent() -> None:
     if "DVC_STAGE" not in os.environ:
         return
     watched = _dvc(psutil.Process())
+    if not watched or not _runs_python(watched[-1]):
+        _end()  # DVC was killed before this line: init or its like has taken its place
     threading.Thread(target=_watch, args=(watched,), daemon=True).start()
 
 
@@ -32,8 +36,24 @@ def _dvc(process: psutil.Process) -> list[psutil.Process]:
     return watched
 
 
+def _runs_python(process: psutil.Process) -> bool:
+    """Tell whether DVC can be this process: it is Python, or a binary that its own packages install."""
+    try:
+        return Path(process.exe()).name.startswith(("python", "pypy", "dvc"))
+    except psutil.Error:
+        return False
+
+
+def _end() -> NoReturn:
+    try:
+        sys.stderr.write("the dvc that started this stage is gone: ending; `dvc repro` goes on from the checkpoint\n")
+    finally:  # stderr may have gone with dvc
+        os._exit(1)
+
+
 def _watch(watched: list[psutil.Process]) -> None:
-    while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in watched):
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    print("the dvc that started this stage is gone: ending; `dvc repro` goes on from the checkpoint", file=sys.stderr)
-    os._exit(1)
+    try:
+        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in watched):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:  # also when a process ends between two looks
+        _end()

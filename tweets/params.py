@@ -30,6 +30,7 @@ def _as_number(value: Any) -> Any:
 
 
 Number = Annotated[float, pydantic.BeforeValidator(_as_number)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]  # what NumPy and PyTorch both take
 
 
 def load(name: str, cls: type[T], path: Path = Path("params.yaml")) -> T:

@@ -9,6 +9,7 @@ Parquet file, or lines from stdin (`-`), and writes its columns followed by `pre
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,8 @@ def arguments() -> argparse.Namespace:
         parser.error("--output goes with --input")
     if parsed.output and parsed.output.suffix not in sources.TABLES:
         parser.error(f"--output {parsed.output}: needs a name that ends in {', '.join(sources.TABLES)}")
+    if parsed.output and parsed.output.is_dir():
+        parser.error(f"--output {parsed.output}: is a folder; it needs the name of a file")
     return parsed
 
 
@@ -52,15 +55,15 @@ def read(source: str, column: str) -> pd.DataFrame:
     """Return the rows to label. Raises UserError when they cannot be read or a text in them is no tweet."""
     if source == "-":
         try:
-            lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+            lines = io.StringIO(sys.stdin.buffer.read().decode("utf-8")).readlines()
         except UnicodeDecodeError as error:
             raise UserError(f"stdin: byte {error.start} is not UTF-8") from None
-        frame = pd.DataFrame({column: lines}, dtype="str")
+        frame = pd.DataFrame({column: [line.rstrip("\r\n") for line in lines]}, dtype="str")
     else:
-        [file, *others] = sources.find_files(source)
+        [file, *others] = sources.find_files(source, "--input")
         if others:
             raise UserError(f"{source}: a folder of {len(others) + 1} tables; it needs one file")
-        frame = sources.read_table(file, "utf-8")
+        frame = sources.read_table(file, "utf-8", named=None)
     if column not in frame.columns:
         raise UserError(f"{source}: no column {column!r}; it has: {', '.join(map(str, frame.columns[:12]))} (--column)")
     check(frame[column], source)

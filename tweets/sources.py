@@ -148,17 +148,20 @@ def table(path: str, columns: CsvColumns) -> tuple[pd.DataFrame, list[str], dict
     return rows, labels, hashes
 
 
-def find_files(path: str) -> list[str]:
+def find_files(path: str, named: str = "fetch.path") -> list[str]:
+    """Return the tables at `path`, which `named` gave: itself, or those in the folder that it is."""
     try:
         fs, root = fsspec.core.url_to_fs(path)
-        found = sorted(fs.ls(root, detail=False)) if fs.isdir(root) else [root] if fs.exists(root) else None
+        # Asked in this order because a file with links in it is a folder to fsspec's HTTP.
+        is_folder = not (root.endswith(TABLES) and fs.isfile(root)) and fs.isdir(root)
+        found = sorted(fs.ls(root, detail=False)) if is_folder else [root] if fs.exists(root) else None
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise UserError(f"fetch.path = {path}: cannot be read: {one_line(error)[:200]}") from None
+        raise UserError(f"{named} = {path}: cannot be read: {one_line(error)[:200]}") from None
     if found is None:
-        raise UserError(f"fetch.path = {path}: no such file or folder")
+        raise UserError(f"{named} = {path}: no such file or folder")
     files = [file for file in found if file.endswith(TABLES)]
     if not files:
-        raise UserError(f"fetch.path = {path}: no file that ends in {', '.join(TABLES)}")
+        raise UserError(f"{named} = {path}: no file that ends in {', '.join(TABLES)}")
     return [fs.unstrip_protocol(file) for file in files]
 
 
@@ -169,22 +172,28 @@ def _split_of(folder: str, name: str) -> str:
     return SPLIT_NAMES[stem]
 
 
-def read_table(file: str, encoding: str) -> pd.DataFrame:
-    """Return the table as strings. Raises UserError when it is empty, binary, in another encoding or ragged."""
+def read_table(file: str, encoding: str, *, named: str | None = "fetch.csv.encoding") -> pd.DataFrame:
+    """Return the table as strings; `named` is what the user sets the encoding with.
+
+    Raises UserError when it is empty, binary, in another encoding or ragged.
+    """
+    separator = "\t" if file.endswith(".tsv") else ","
     try:
         with fsspec.open(file, "rb") as stream:
             if file.endswith(".parquet"):
-                return pd.read_parquet(stream)
-            separator = "\t" if file.endswith(".tsv") else ","
-            return pd.read_csv(
+                return pd.read_parquet(stream).reset_index(drop=True)
+            frame = pd.read_csv(
                 stream, sep=separator, encoding=encoding, dtype=str, keep_default_na=False, na_values=[""]
             )
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: byte {error.start} is not {encoding}: save it as that, or set fetch.csv.encoding"
-        ) from None
+        other = f", or set {named}" if named else ""
+        raise UserError(f"{file}: byte {error.start} is not {encoding}: save it as that{other}") from None
     except (OSError, LookupError, ValueError, csv.Error, ImportError, RuntimeError) as error:
         raise UserError(f"{file}: cannot be read as a table: {one_line(error)[:200]}") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes what is too much in the first row for an index, and shifts the columns.
+        raise UserError(f"{file}: row 1 has more fields than the header; quote a text that holds {separator!r}")
+    return frame
 
 
 def _select(frame: pd.DataFrame, columns: CsvColumns, name: str) -> pd.DataFrame:
@@ -198,6 +207,7 @@ def _select(frame: pd.DataFrame, columns: CsvColumns, name: str) -> pd.DataFrame
     rows = pd.DataFrame({**chosen, "id": chosen["id"] if columns.id else numbers}, index=frame.index, columns=COLUMNS)
     for field in ("id", "text", "label", "split"):
         rows[field] = rows[field].astype("str")
+    rows["label"] = rows["label"].where(rows["label"].str.strip() != "")
     rows["confidence"] = _numbers(rows["confidence"], name)
     rows["split"] = _official(rows["split"], name) if columns.split else rows["split"]
     return rows.reset_index(drop=True)
@@ -221,7 +231,7 @@ def _official(values: pd.Series, name: str) -> pd.Series:
 
 def at(wrong: pd.Series) -> str:
     """Return where the first of the marked rows are, counted from 1 without the header, and how many there are."""
-    rows = [str(i + 1) for i in range(len(wrong)) if wrong.iloc[i]]
+    rows = [str(index + 1) for index in wrong.index[wrong]]
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(rows[:3])}{more}"
 

@@ -24,6 +24,8 @@ def split(rows: pd.DataFrame, *, valid: float, test: float, seed: int) -> pd.Ser
     taken = set(rows.loc[~free, "group"])
     free &= ~rows["group"].isin(taken)
     result = rows["split"].astype(object).where(~free, TRAIN)
+    if not free.any():
+        return result.fillna(TRAIN)
     groups = rows[free].groupby("group").agg(key=("key", "min"), label=("label", "first"), size=("key", "size"))
     groups["order"] = [hashlib.sha256(f"{seed}:{key}".encode()).digest() for key in groups["key"]]
     dealt = pd.concat([_deal(of_label.sort_values("order"), shares) for _, of_label in groups.groupby("label")])

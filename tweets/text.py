@@ -1,5 +1,6 @@
 """Clean a tweet. The one function for it, `clean`, serves training and serving alike, so they cannot drift apart."""
 
+import dataclasses
 import html
 import re
 from collections.abc import Callable, Iterable
@@ -15,17 +16,22 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from tweets.params import section
 
-URL = re.compile(r"\b(?:https?|www\.)[!#-~]*|\bht{1,2}p?(?=…)", re.IGNORECASE)  # ASCII but quotes: emoji follow links
+URL = re.compile(
+    r"\b(?:https?(?::[!#-~]*|\b)|www\.[!#-~]+|ht{1,2}p?(?=…))", re.IGNORECASE
+)  # ASCII but quotes: emoji follow links
 MENTION = re.compile(r"(?<!\w)@\w+")
 HASHTAG = re.compile(r"(?<!\w)#(\w+)")
 WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|_")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 PUNCTUATION = re.compile(r"[^\w\s]|_")
 SPACE = re.compile(r"\s+")
 # Control characters, but for the white space among them, and characters without width.
-INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\u200b\u2060\ufeff]")
+INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
 NEGATION = re.compile(
-    r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]?t)\b", re.IGNORECASE
+    r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]t"
+    r"|(?:ai|are|ca|could|did|does|do|had|has|have|is|might|must|need|should|was|were|wo|would)nt)\b",
+    re.IGNORECASE,
 )
 
 Replace = Literal["keep", "token", "remove"]
@@ -52,9 +58,9 @@ class Clean:
     numbers: bool
     punctuation: bool
     stopwords: bool  # scikit-learn's English list, less the negations
-    emoji: bool
-    lemmatise: bool  # simplemma, English
-    stem: bool  # NLTK's Porter stemmer
+    emoji: bool  # remove them, whatever normalise.emoji says
+    lemmatise: bool  # simplemma, English; negations stay
+    stem: bool  # NLTK's Porter stemmer, which also lowers case
 
 
 @section
@@ -67,7 +73,8 @@ class Cleaning:
 
 def clean(texts: Iterable[str], cleaning: Cleaning) -> list[str]:
     """Return the texts, normalised first and then cleaned, in that order; a text may become empty."""
-    steps = [*_normalising(cleaning.normalise), *_cleaning(cleaning.clean)]
+    named = dataclasses.replace(cleaning.normalise, emoji="remove") if cleaning.clean.emoji else cleaning.normalise
+    steps = [*_normalising(named), *_cleaning(cleaning.clean)]
     if cleaning.normalise.whitespace:
         steps.append(lambda text: SPACE.sub(" ", text).strip())
     return [_apply(steps, text) for text in texts]
@@ -81,12 +88,12 @@ def _apply(steps: list[Callable[[str], str]], text: str) -> str:
 
 def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
     steps: list[Callable[[str], str]] = []
+    if normalise.urls != "keep":  # first: a link's &section= would be unescaped to a sign
+        steps.append(partial(URL.sub, "http" if normalise.urls == "token" else " "))
     if normalise.html:
         steps.append(lambda text: html.unescape(text) if "&" in text else text)
     if normalise.encoding:
         steps.append(repair_encoding)
-    if normalise.urls != "keep":
-        steps.append(partial(URL.sub, "http" if normalise.urls == "token" else " "))
     if normalise.mentions != "keep":
         steps.append(partial(MENTION.sub, "@user" if normalise.mentions == "token" else " "))
     if normalise.hashtags != "keep":
@@ -98,8 +105,6 @@ def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
 
 def _cleaning(settings: Clean) -> list[Callable[[str], str]]:
     steps: list[Callable[[str], str]] = []
-    if settings.emoji:
-        steps.append(remove_emoji)
     if settings.lowercase:
         steps.append(str.lower)
     if settings.numbers:
@@ -107,11 +112,11 @@ def _cleaning(settings: Clean) -> list[Callable[[str], str]]:
     if settings.stopwords:
         steps.append(lambda text: _join(word for word in tokenise(text) if word.lower() not in stop_words()))
     if settings.lemmatise:
-        steps.append(lambda text: _join(simplemma.lemmatize(word, lang="en") for word in tokenise(text)))
+        steps.append(lambda text: _join(map(_lemma, tokenise(text))))
     if settings.stem:
         steps.append(lambda text: _join(map(_stemmer().stem, tokenise(text))))
     if settings.punctuation:
-        steps.append(partial(PUNCTUATION.sub, " "))
+        steps.append(lambda text: PUNCTUATION.sub(" ", APOSTROPHE.sub("", text)))  # don't becomes dont
     return steps
 
 
@@ -158,6 +163,11 @@ def _stemmer() -> PorterStemmer:
 def tokenise(text: str) -> list[str]:
     """Return the words, mentions, hashtags, emoticons and punctuation of a tweet (NLTK's TweetTokenizer)."""
     return _tokenizer().tokenize(text)  # type: ignore[no-any-return]
+
+
+def _lemma(word: str) -> str:
+    """Return the word's lemma; a negation stays, since simplemma makes `do` of `don't`."""
+    return word if NEGATION.fullmatch(word) else simplemma.lemmatize(word, lang="en")
 
 
 def _join(words: Iterable[str]) -> str:

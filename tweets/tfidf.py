@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -38,7 +39,7 @@ class Baseline:
 
     def predict(self, texts: Sequence[str]) -> Floats:
         """Return the probabilities of the labels, (N, K)."""
-        return self.classifier.predict_proba(self.features(texts))  # type: ignore[no-any-return]
+        return np.asarray(self.classifier.predict_proba(self.features(texts)), np.float64)
 
 
 def vectorizer(analyzer: str, ngrams: Sequence[int], **options: Any) -> TfidfVectorizer:
@@ -69,7 +70,7 @@ def load(folder: Path) -> Baseline:
     content = files.read_json(folder / "model.json")
     try:
         weights = load_file(folder / "weights.safetensors")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: not a baseline's folder ({error}); `dvc repro baseline`") from None
     parts = {}
     for name, ngrams in content["ngrams"].items():

