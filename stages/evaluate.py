@@ -10,7 +10,6 @@ The model is used as the folder that a user loads: the stage makes sure that `tr
 that are scored here, and gives the same probabilities.
 """
 
-import hashlib
 import itertools
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tfidf
 from tweets.errors import UserError
-from tweets.split import TEST
+from tweets.split import TEST, hash_of_ids
 from tweets.text import HASHTAG, NEGATION, has_emoji
 
 Floats = npt.NDArray[np.float64]
@@ -89,38 +88,49 @@ def slices(rows: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
 
 def slice_scores(
     named: dict[str, npt.NDArray[np.bool_]], truth: Ints, model_p: Floats, base_p: Floats
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Return rows, accuracy and macro-F1 of the model, and the baseline's macro-F1, for each slice that has rows."""
-    report = {}
+    report = []
     for name, mask in named.items():
         if mask.any():
             scores = metrics.headline(truth[mask], model_p[mask])
-            report[name] = {
-                "rows": int(mask.sum()),
-                "accuracy": scores["accuracy"],
-                "macro_f1": scores["macro_f1"],
-                "baseline_macro_f1": metrics.headline(truth[mask], base_p[mask])["macro_f1"],
-            }
+            report.append(
+                {
+                    "slice": name,
+                    "rows": int(mask.sum()),
+                    "accuracy": scores["accuracy"],
+                    "macro_f1": scores["macro_f1"],
+                    "baseline_macro_f1": metrics.headline(truth[mask], base_p[mask])["macro_f1"],
+                }
+            )
     return report
 
 
 def score(
     rows: pd.DataFrame, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], settings: Evaluate
 ) -> dict[str, Any]:
-    """Return the content of metrics/evaluate.json."""
-    intervals = metrics.compare(truth, model_p, base_p, resamples=settings.resamples, seed=settings.seed)
-    report: dict[str, Any] = {"model_minus_baseline": intervals[2]}
-    for name, probabilities, interval in (("model", model_p, intervals[0]), ("baseline", base_p, intervals[1])):
-        report[name] = metrics.headline(truth, probabilities, bins=settings.bins)
-        report[name]["interval"] = interval
-        report[name]["labels"] = metrics.per_class(truth, probabilities, labels)
-    ids = "\n".join(sorted(rows["id"]))
-    report["test"] = {"rows": len(rows), "ids_sha256": hashlib.sha256(ids.encode()).hexdigest()}
-    return report
+    """Return the content of metrics/evaluate.json: the headline, and the details in lists, which DVC's tables skip."""
+    *intervals, differences = metrics.compare(truth, model_p, base_p, resamples=settings.resamples, seed=settings.seed)
+    models = []
+    for name, probabilities, interval in zip(("transformer", "baseline"), (model_p, base_p), intervals, strict=True):
+        found = metrics.headline(truth, probabilities, bins=settings.bins)
+        by_label = metrics.per_class(truth, probabilities, labels)
+        per_label = [{"label": label, **scores} for label, scores in by_label.items()]
+        models.append({"model": name, **found, "intervals": interval, "labels": per_label})
+    mcnemar = differences.pop("mcnemar")
+    return {
+        **metrics.headline(truth, model_p, bins=settings.bins),
+        "baseline_macro_f1": models[1]["macro_f1"],
+        "rows": len(rows),
+        "test_ids": hash_of_ids(rows["id"]),
+        "models": models,
+        "transformer_minus_baseline": [{"score": name, **found} for name, found in differences.items()],
+        "paired_tests": [{"test": "McNemar, exact, two-sided", **mcnemar}],
+    }
 
 
 def behaviour_report(classifier: model.Classifier, tweets: list[str], settings: Evaluate) -> dict[str, Any]:
-    """Return the content of metrics/behaviour.json: for each test its cases, failures and failure rate."""
+    """Return the content of metrics/behaviour.json: the failure rate of all tests together, and each test's."""
 
     def predict(texts: Any) -> Floats:
         return classifier.predict(texts, batch_size=settings.batch_size)
@@ -130,13 +140,13 @@ def behaviour_report(classifier: model.Classifier, tweets: list[str], settings: 
     if signs is not None:
         tests["direction"] = behaviour.direction(predict, signs)
         tests["minimum functionality"] = behaviour.minimum_functionality(predict, signs)
-    return {
-        kind: {
-            name: {"cases": r.cases, "failures": r.failures, "failure_rate": r.failures / r.cases}
-            for name, r in results.items()
-        }
+    report = [
+        {"kind": kind, "test": name, "cases": r.cases, "failures": r.failures, "failure_rate": r.failures / r.cases}
         for kind, results in tests.items()
-    }
+        for name, r in results.items()
+    ]
+    rate = sum(test["failures"] for test in report) / sum(test["cases"] for test in report)
+    return {"behaviour_failure_rate": rate, "tests": report}
 
 
 def mistakes(rows: pd.DataFrame, truth: Ints, probabilities: Floats, labels: list[str], count: int) -> pd.DataFrame:
@@ -217,12 +227,13 @@ def main() -> None:
     with files.replacing(Path("data/mistakes.csv")) as staged:
         mistakes(rows, truth, model_p, labels, settings.mistakes).to_csv(staged, index=False)
     files.write_json(Path("metrics/behaviour.json"), tests)
-    files.write_json(Path("metrics/slices.json"), slice_scores(slices(rows), truth, model_p, base_p))
+    files.write_json(Path("metrics/slices.json"), {"slices": slice_scores(slices(rows), truth, model_p, base_p)})
     files.write_json(Path("metrics/evaluate.json"), report)
-    for name in ("model", "baseline"):
-        found = report[name]
-        low, high = found["interval"]["macro_f1"]
-        print(f"evaluate: {name}: accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}", end=" ")
+    for found in report["models"]:
+        low, high = found["intervals"]["macro_f1"]
+        print(
+            f"evaluate: {found['model']}: accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}", end=" "
+        )
         print(f"[{low:.4f}, {high:.4f}]")
 
 

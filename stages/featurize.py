@@ -28,13 +28,13 @@ class Featurize:
     max_length: Annotated[int, Field(ge=4, le=512)]
 
 
-def check(tokenizer: PreTrainedTokenizerBase, positions: int | None, settings: Featurize) -> None:
-    """Raise UserError when the tokenizer cannot serve, or the encoder has fewer positions than the longest tweet."""
+def check(tokenizer: PreTrainedTokenizerBase, positions: int, settings: Featurize) -> None:
+    """Raise UserError when the tokenizer cannot serve, or the encoder takes fewer tokens (-1: any number of them)."""
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no words; it needs tokenizer.json")
     if tokenizer.pad_token_id is None:
         raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no padding token; it needs one")
-    if positions is not None and settings.max_length > positions:
+    if -1 < positions < settings.max_length:
         raise UserError(f"featurize.max_length = {settings.max_length}: {settings.encoder} takes {positions} at most")
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     prepared = files.read_json(Path("data/prepared/prepared.json"))
     tokenizer = encoder.from_pretrained(AutoTokenizer, settings.encoder, settings.revision)
     config = encoder.from_pretrained(AutoConfig, settings.encoder, settings.revision)
-    check(tokenizer, getattr(config, "max_position_embeddings", None), settings)
+    check(tokenizer, getattr(config, "max_position_embeddings", -1), settings)
     with files.replacing(Path("data/features")) as folder:
         folder.mkdir()
         for name in SPLITS:

@@ -8,7 +8,6 @@ plots/prepare/labels.json and lengths.json.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from tweets import duplicates, environment, errors, files, orphan, params, repair
 from tweets.errors import UserError
-from tweets.split import SPLITS, TEST, TRAIN, split
+from tweets.split import SPLITS, TEST, TRAIN, hash_of_ids, split
 from tweets.text import Clean, Cleaning, Normalise, clean
 
 Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
@@ -103,18 +102,18 @@ def check_labels(rows: pd.DataFrame, labels: list[str]) -> None:
 
 
 def summary(rows_in: int, dropped: dict[str, int], rows: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
-    """Return the content of metrics/prepare.json: rows in, dropped by reason and out, with their labels."""
-    out = {}
+    """Return the content of metrics/prepare.json: rows in and out, and in lists the rows dropped and those kept."""
+    out = []
     for name in SPLITS:
         counts = rows.loc[rows["split"] == name, "label"].value_counts()
-        out[name] = {"rows": int(counts.sum()), "labels": {label: int(counts[label]) for label in labels}}
-    test_ids = sorted(rows.loc[rows["split"] == TEST, "id"])
+        by_label = [{"label": label, "rows": int(counts[label])} for label in labels]
+        out.append({"split": name, "rows": int(counts.sum()), "labels": by_label})
     return {
         "rows_in": rows_in,
-        "rows_dropped": dropped,
         "rows_out": len(rows),
+        "dropped": [{"reason": reason, "rows": count} for reason, count in dropped.items()],
         "splits": out,
-        "test_ids_sha256": hashlib.sha256("\n".join(test_ids).encode()).hexdigest(),
+        "test_ids": hash_of_ids(rows.loc[rows["split"] == TEST, "id"]),
     }
 
 

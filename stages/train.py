@@ -257,14 +257,14 @@ def train(settings: Train, features: dict[str, Any], folder: Path) -> tuple[Twee
     )
     print(f"train: {len(rows[TRAIN]):,} tweets, {batches} batches an epoch, {device}, {'bf16' if bf16 else 'fp32'}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return trainer, summary(trainer.state, len(rows[TRAIN]))
+    return trainer, summary(trainer.state)
 
 
-def summary(state: transformers.TrainerState, rows: int) -> dict[str, Any]:
+def summary(state: transformers.TrainerState) -> dict[str, Any]:
     """Return the content of metrics/train.json: the scores of the best evaluation, and how far training went."""
     [best] = [log for log in state.log_history if log["step"] == state.best_global_step and "eval_macro_f1" in log]
     valid = {name: best[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
-    return {"valid": valid, "best_step": state.best_global_step, "steps": state.global_step, "train_rows": rows}
+    return {"valid": valid, "best_step": state.best_global_step, "steps": state.global_step}
 
 
 def curves(history: list[dict[str, float]]) -> dict[str, list[dict[str, Any]]]:

@@ -16,22 +16,23 @@ def report() -> Any:
 
 
 def test_the_transformer_is_good_enough(report: Any) -> None:
-    assert report["model"]["macro_f1"] >= 0.78
+    assert report["macro_f1"] >= 0.78
 
 
 def test_the_baseline_is_no_straw_man(report: Any) -> None:
-    assert report["baseline"]["macro_f1"] >= 0.73
+    assert report["baseline_macro_f1"] >= 0.73
 
 
 def test_the_transformer_beats_the_baseline_clearly(report: Any) -> None:
-    assert report["model_minus_baseline"]["macro_f1"]["difference"] >= 0.04
-    assert report["model_minus_baseline"]["macro_f1"]["interval"][0] > 0
+    [found] = [found for found in report["transformer_minus_baseline"] if found["score"] == "macro_f1"]
+    assert found["difference"] >= 0.04
+    assert found["interval"][0] > 0
 
 
 def test_the_scored_rows_are_the_prepared_ones(report: Any) -> None:
     prepared = json.loads((ROOT / "metrics/prepare.json").read_text())
-    assert report["test"]["ids_sha256"] == prepared["test_ids_sha256"]
-    assert report["test"]["rows"] == prepared["splits"]["test"]["rows"]
+    [test] = [split for split in prepared["splits"] if split["split"] == "test"]
+    assert (report["test_ids"], report["rows"]) == (prepared["test_ids"], test["rows"])
 
 
 def test_readme_shows_these_results(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,16 @@ SCORES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "macro_recall": "macro
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return a Markdown table of metrics/evaluate.json: each score of model and baseline with its 95 % interval."""
+    """Return a Markdown table of metrics/evaluate.json: each score of both models, with its 95 % interval."""
+    model, baseline = report["models"]
+    differences = {found["score"]: found for found in report["transformer_minus_baseline"]}
     lines = ["| test split | transformer | TF-IDF baseline | difference |", "|---|---|---|---|"]
     for name, title in SCORES.items():
-        cells = [with_interval(report[part][name], report[part]["interval"][name]) for part in ("model", "baseline")]
-        difference = report["model_minus_baseline"][name]
-        cells.append(with_interval(difference["difference"], difference["interval"], sign="+"))
+        cells = [with_interval(found[name], found["intervals"][name]) for found in (model, baseline)]
+        cells.append(with_interval(differences[name]["difference"], differences[name]["interval"], sign="+"))
         lines.append(f"| {title} | {' | '.join(cells)} |")
     for name, title in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
-        model, baseline = report["model"][name], report["baseline"][name]
-        lines.append(f"| {title} | {model:.3f} | {baseline:.3f} | {model - baseline:+.3f} |")
+        lines.append(f"| {title} | {model[name]:.3f} | {baseline[name]:.3f} | {model[name] - baseline[name]:+.3f} |")
     return "\n".join(lines)
 
 
@@ -34,10 +34,10 @@ def with_interval(value: float, interval: list[float], sign: str = "") -> str:
 def main() -> None:
     report = files.read_json(Path("metrics/evaluate.json"))
     print(table(report))
-    test, mcnemar = report["test"], report["model_minus_baseline"]["mcnemar"]
+    [mcnemar] = report["paired_tests"]
     print(
-        f"\n{test['rows']:,} test tweets (SHA-256 of their ids: {test['ids_sha256'][:12]}…); in brackets 95 % bootstrap"
-        f" intervals; McNemar's exact test of model against baseline: p = {mcnemar['p_value']:.0e}."
+        f"\n{report['rows']:,} test tweets (hash of their ids: {report['test_ids']}); in brackets 95 % bootstrap"
+        f" intervals; McNemar's exact test of the two: p = {mcnemar['p_value']:.0e}."
     )
 
 

@@ -40,3 +40,8 @@ def _deal(groups: pd.DataFrame, shares: dict[str, float]) -> pd.Series:
     test = round(total * shares[TEST])
     valid = test + round(total * shares[VALID])
     return pd.Series(np.select([start < test, start < valid], [TEST, VALID], TRAIN), index=groups.index)
+
+
+def hash_of_ids(ids: pd.Series) -> str:
+    """Return 16 hexadecimal digits that tell one set of rows from another: the head of their sorted ids' SHA-256."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

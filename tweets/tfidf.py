@@ -39,7 +39,10 @@ class Baseline:
 
     def predict(self, texts: Sequence[str]) -> Floats:
         """Return the probabilities of the labels, (N, K)."""
-        return np.asarray(self.classifier.predict_proba(self.features(texts)), np.float64)
+        found = np.asarray(self.classifier.predict_proba(self.features(texts)), np.float64)
+        # Computed in 32 bits: a row's sum is off by more than log_loss takes.
+        total: Floats = found.sum(1, keepdims=True)
+        return found / total
 
 
 def vectorizer(analyzer: str, ngrams: Sequence[int], **options: Any) -> TfidfVectorizer:
