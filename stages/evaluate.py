@@ -140,7 +140,7 @@ def behaviour_report(classifier: model.Classifier, tweets: list[str], settings: 
     if signs is not None:
         tests["direction"] = behaviour.direction(predict, signs)
         tests["minimum functionality"] = behaviour.minimum_functionality(predict, signs)
-    report = [
+    report: list[dict[str, Any]] = [
         {"kind": kind, "test": name, "cases": r.cases, "failures": r.failures, "failure_rate": r.failures / r.cases}
         for kind, results in tests.items()
         for name, r in results.items()

@@ -18,6 +18,7 @@ import torch
 import transformers
 from dvclive import Live
 from pydantic import Field
+from scmrepo.exceptions import SCMError
 from sklearn.metrics import accuracy_score, f1_score
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
@@ -230,6 +231,14 @@ def collate(pad: int) -> Any:
     return pad_batch
 
 
+def open_live(*, resume: bool) -> Live:
+    """Return DVCLive's logger. Raises UserError in a Git repository without a commit, which DVCLive cannot log in."""
+    try:
+        return Live(str(LIVE), resume=resume, dvcyaml=False, save_dvc_exp=False)
+    except SCMError as error:
+        raise UserError(f"DVCLive needs a Git commit to log against ({error}): `git commit` first") from None
+
+
 def train(settings: Train, features: dict[str, Any], folder: Path) -> tuple[TweetTrainer, dict[str, Any]]:
     """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
     device = model.choose_device(settings.device)
@@ -245,7 +254,7 @@ def train(settings: Train, features: dict[str, Any], folder: Path) -> tuple[Twee
         print(f"train: going on from step {checkpoint.name.split('-')[1]}")
         shutil.copytree(checkpoint / "live", LIVE, dirs_exist_ok=True)
     batches = -(-len(rows[TRAIN]) // settings.batch_size)
-    live = Live(str(LIVE), resume=checkpoint is not None, dvcyaml=False, save_dvc_exp=False)
+    live = open_live(resume=checkpoint is not None)
     trainer = TweetTrainer(
         model=build_model(features, settings, device),
         args=arguments(settings, folder, batches, device, bf16=bf16),

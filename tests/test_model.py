@@ -1,0 +1,242 @@
+"""The model folder: written and read back, refused when damaged, and the same probabilities whatever the batches."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import LABELS, ROOT, made_up_tweets
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tweets import encoder, model, params
+from tweets.encode import Encoded, encode
+from tweets.errors import UserError
+from tweets.text import Cleaning, clean
+
+TEXTS = [*made_up_tweets(20)["text"], "short", "", "@you &amp; 😀 http://t.co/x " * 10]
+
+
+def default_cleaning() -> dict[str, Any]:
+    prepare = yaml.safe_load((ROOT / "params.yaml").read_text())["prepare"]
+    return {name: prepare[name] for name in ("normalise", "clean")}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A model folder without training, its weights large enough for its answers to differ."""
+    folder = tmp_path_factory.mktemp("model") / "saved"
+    torch.manual_seed(0)
+    untrained = encoder.from_pretrained(
+        AutoModelForSequenceClassification, str(tiny_encoder), None, id2label=dict(enumerate(LABELS))
+    )
+    with torch.no_grad():
+        for weights in untrained.parameters():
+            weights.mul_(8 if weights.dim() == 2 else 1)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    tokenizer.model_max_length = 32
+    model.save(folder, untrained, tokenizer, default_cleaning())
+    return folder
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    """A copy of the model folder, to damage."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def test_a_folder_that_was_written_is_read_back_whole(saved: Path) -> None:
+    found = model.load(saved)
+    assert found.labels == LABELS
+    assert found.max_length == 32
+    assert dataclasses.asdict(found.cleaning) == default_cleaning()
+    assert not found.model.training
+
+
+def test_the_weights_are_kept_as_safetensors_only(saved: Path) -> None:
+    assert {path.suffix for path in saved.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(saved: Path) -> None:
+    classifier = model.load(saved)
+    cleaned = clean(TEXTS, params.build(Cleaning, default_cleaning(), "cleaning"))
+    inputs = classifier.tokenizer(cleaned, truncation=True, max_length=32, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = classifier.model(**inputs).logits.double().softmax(-1).numpy()
+    found = classifier.predict(TEXTS)
+    assert np.abs(found - expected).max() < 1e-5
+    assert found.shape == (len(TEXTS), 3)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert np.ptp(found, axis=0).max() > 0.01  # the answers differ, so their order is tested
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_the_size_of_a_batch_does_not_change_the_answer(saved: Path, batch_size: int) -> None:
+    classifier = model.load(saved)
+    assert np.abs(classifier.predict(TEXTS, batch_size=batch_size) - classifier.predict(TEXTS)).max() < 1e-6
+
+
+def test_the_rows_keep_their_order(saved: Path) -> None:
+    classifier = model.load(saved)
+    backwards = classifier.predict(TEXTS[::-1])
+    assert np.abs(backwards[::-1] - classifier.predict(TEXTS)).max() < 1e-6
+
+
+def test_no_texts_have_no_probabilities(saved: Path) -> None:
+    assert model.load(saved).predict([]).shape == (0, 3)
+
+
+def test_probabilities_are_those_of_rows_that_are_tokens_already(
+    saved: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    classifier = model.load(saved)
+    ids, offsets = encode(classifier.tokenizer, clean(TEXTS, classifier.cleaning), 32, name="texts")
+    rows = len(TEXTS)
+    tokens = Encoded(ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.ones(rows, np.float32))
+    capfd.readouterr()
+    found = model.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=8)
+    assert capfd.readouterr().err == ""
+    assert np.abs(found - classifier.predict(TEXTS, progress=True)).max() < 1e-6
+    assert "predict: 100%" in capfd.readouterr().err
+
+
+def edit(name: str, **changes: Any) -> Callable[[Path], None]:
+    """Return the change of some keys of a JSON file in a model folder."""
+
+    def change(folder: Path) -> None:
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changes))
+
+    return change
+
+
+def write(name: str, content: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_text(content)
+
+    return change
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(name: str, size: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes((folder / name).read_bytes()[:size])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("cleaning.json"), ": not a model folder: no cleaning.json; `dvc repro` or `dvc pull` gives one"),
+        (without("config.json"), ": not a model folder: no config.json; "),
+        (without("model.safetensors"), ": not a model folder: no model.safetensors; "),
+        (without("tokenizer.json"), ": not a model folder: no tokenizer.json; "),
+        (without("tokenizer_config.json"), ": not a model folder: no tokenizer_config.json; "),
+        (cut("model.safetensors", 100_000), ": a damaged model folder: "),
+        (cut("model.safetensors", 0), ": a damaged model folder: "),
+        (write("model.safetensors", "version https://git-lfs.github.com/spec/v1"), ": a damaged model folder: "),
+        (write("config.json", "{"), ": a damaged model folder: "),
+        (write("config.json", "[]"), ": a damaged model folder: "),
+        (edit("config.json", hidden_size=64), ": a damaged model folder: "),
+        (edit("config.json", hidden_size="wide"), ": a damaged model folder: "),
+        (edit("config.json", model_type="nosuch"), ": a damaged model folder: "),
+        (edit("config.json", id2label={"0": "one", "1": "two"}), ": a damaged model folder: "),
+        (write("tokenizer.json", "{"), ": a damaged model folder: "),
+        (write("tokenizer.json", '{"version": "1.0"}'), ": a damaged model folder: "),
+        (write("cleaning.json", "{"), "/cleaning.json: not JSON: "),
+        (write("cleaning.json", "[]"), "/cleaning.json = []: should be an object"),
+        (write("cleaning.json", "{}"), "/cleaning.json.normalise: missing; it needs a value; "),
+        (edit("cleaning.json", stem=True), "/cleaning.json.stem: unknown param"),
+    ],
+)
+def test_a_folder_that_is_damaged_is_refused_in_one_line(
+    damaged: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(damaged)
+    with pytest.raises(UserError) as raised:
+        model.load(damaged)
+    assert str(raised.value).startswith(f"{damaged}{message}")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_encoder_without_a_head_is_refused_where_transformers_draws_one_at_random(
+    damaged: Path, tiny_encoder: Path
+) -> None:
+    shutil.copy(tiny_encoder / "model.safetensors", damaged)
+    with pytest.raises(UserError) as raised:
+        model.load(damaged)
+    assert str(raised.value) == f"{damaged}: a damaged model folder: no weights classifier.bias, classifier.weight"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.txt"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file.txt").write_text("text")
+    with pytest.raises(UserError, match=r"not a model folder: no config\.json, model\.safetensors, tokenizer\.json"):
+        model.load(tmp_path / name)
+
+
+# Devices and threads
+
+
+def there(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
+    """Let PyTorch find other devices than this machine has."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_the_fastest_device_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str
+) -> None:
+    there(monkeypatch, cuda=cuda, mps=mps)
+    assert model.choose_device("auto") == chosen
+    assert model.choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, name: model.DeviceName) -> None:
+    there(monkeypatch, cuda=False, mps=False)
+    with pytest.raises(UserError, match=f"^device = {name}: not there; this machine has cpu$"):
+        model.choose_device(name)
+
+
+def test_bfloat16_is_used_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, expected in (
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"avx2": True}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert model.has_bf16("cpu") is expected
+    for supported in (True, False):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation, found=supported: found and not including_emulation,
+        )
+        assert model.has_bf16("cuda") is supported
+    assert model.has_bf16("mps") is False
+
+
+def test_the_number_of_threads_is_put_back_also_after_an_error() -> None:
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with model.threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    assert torch.get_num_threads() == before

@@ -1,0 +1,407 @@
+"""The stage train: batches of like lengths, weights of rows, the same bytes twice, and going on after a kill."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+import yaml
+from conftest import LABELS, ROOT, made_up_tweets, set_param, shrunk_params
+
+from stages import featurize, fetch, prepare, train
+from tweets import files, params
+from tweets.errors import UserError
+
+OUTPUTS = ("models/transformer", "plots/train", "metrics/train.json")
+
+
+class Killed(BaseException):
+    """Ends a training at once, as nothing in it catches this."""
+
+
+@pytest.fixture(scope="module")
+def featurized(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A workspace in which all is done that comes before training."""
+    folder = tmp_path_factory.mktemp("featurized")
+    made_up_tweets(240).to_csv(folder / "tweets.csv", index=False)
+    settings = shrunk_params(tiny_encoder, Path("tweets.csv"))
+    settings["train"]["precision"] = "fp32"
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(ROOT / "requirements.txt", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in (fetch, prepare, featurize):
+            stage.main()
+    return folder
+
+
+@pytest.fixture
+def ready(featurized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a copy of that workspace."""
+    folder = tmp_path / "ready"
+    shutil.copytree(featurized, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def outputs() -> dict[str, str]:
+    """Return the hash of each file that the stage wrote."""
+    paths = [path for root in OUTPUTS for path in [Path(root), *Path(root).rglob("*")] if path.is_file()]
+    return {path.as_posix(): files.sha256(path) for path in paths}
+
+
+def run() -> dict[str, str]:
+    train.main()
+    assert not any(path.is_dir() for path in Path(".cache/train").iterdir())
+    return outputs()
+
+
+def report() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path("metrics/train.json").read_text())
+    return content
+
+
+def steps_evaluated() -> list[int]:
+    points = json.loads(Path("plots/train/scores.json").read_text())
+    return [point["step"] for point in points if point["group"] == "macro-F1"]
+
+
+def curves_of_dvclive() -> dict[str, Any]:
+    """Return the points that DVCLive keeps, without their time."""
+    return {
+        path.as_posix(): pd.read_csv(path, sep="\t").drop(columns="timestamp", errors="ignore").to_dict("records")
+        for path in Path("dvclive").rglob("*.tsv")
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(featurized: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The hashes and DVCLive's curves of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    shutil.copytree(featurized, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return {"outputs": run(), "curves": curves_of_dvclive(), "steps": steps_evaluated()}
+
+
+def settings(**changes: Any) -> train.Train:
+    defaults = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    return params.build(train.Train, defaults | changes, "params.yaml: train")
+
+
+# The order of the rows
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 64, 100, 1111])
+def test_an_order_is_a_permutation_of_all_rows(rows: int) -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, rows)
+    order = train.LengthOrder(lengths, 8, seed=0)
+    assert len(order) == rows
+    assert sorted(order) == list(range(rows))
+
+
+def test_an_order_depends_on_the_seed_and_the_epoch_alone() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 500)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = train.LengthOrder(lengths, 8, seed)
+        list(sampler)  # an epoch that was read before leaves no trace
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+def test_the_rows_of_a_batch_have_like_lengths_and_the_batches_are_shuffled() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1024)
+    batches = lengths[list(train.LengthOrder(lengths, 8, seed=0))].reshape(-1, 8)
+    assert np.ptp(batches, axis=1).mean() < 2  # of rows drawn at random: about 44
+    means = batches.mean(1)
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
+
+
+def test_the_shorter_batch_stays_last() -> None:
+    lengths = np.array([5] * 8 + [50] * 8 + [90] * 3)
+    for seed in range(5):
+        assert sorted(lengths[list(train.LengthOrder(lengths, 8, seed))][-3:]) == [90, 90, 90]
+
+
+# The weights of the rows
+
+
+@pytest.mark.parametrize(
+    ("confidence", "power", "weights"),
+    [
+        ([0.5, 1.0], 0.0, [1.0, 1.0]),
+        ([0.5, 1.0], 1.0, [2 / 3, 4 / 3]),
+        ([0.5, 1.0], 2.0, [0.4, 1.6]),
+        ([0.5, 1.0, np.nan], 1.0, [2 / 3, 4 / 3, 1.0]),
+        ([np.nan, np.nan], 1.0, [1.0, 1.0]),
+    ],
+)
+def test_a_row_weighs_its_confidence_to_a_power_with_a_mean_of_one(
+    confidence: list[float], power: float, weights: list[float]
+) -> None:
+    found = train.row_weights(np.array(confidence, np.float32), power)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, weights, rtol=1e-6)
+
+
+def test_confidence_decides_the_result_only_with_a_power(ready: Path, reference: dict[str, Any]) -> None:
+    set_param(ready, "train.confidence_power", 1.0)
+    weighted = run()
+    assert (
+        weighted["models/transformer/model.safetensors"]
+        != (reference["outputs"]["models/transformer/model.safetensors"])
+    )
+    for path in Path("data/features").glob("*/confidence.npy"):
+        np.save(path, np.full_like(np.load(path), 0.5))
+    alike = run()
+    assert (
+        alike["models/transformer/model.safetensors"] == (reference["outputs"]["models/transformer/model.safetensors"])
+    )
+
+
+# Batches, scores and curves
+
+
+def test_a_batch_is_padded_to_its_longest_row() -> None:
+    batch = train.collate(9)(
+        [
+            {"input_ids": [1, 2, 3], "labels": 0, "weights": 0.5},
+            {"input_ids": [4], "labels": 2, "weights": 1.5},
+        ]
+    )
+    assert {name: value.tolist() for name, value in batch.items()} == {
+        "input_ids": [[1, 2, 3], [4, 9, 9]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [0, 2],
+        "weights": [0.5, 1.5],
+    }
+
+
+def test_validation_scores_count_a_label_that_is_never_predicted() -> None:
+    logits = np.array([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    found = train.scores(transformers.EvalPrediction(predictions=logits, label_ids=np.array([0, 0, 1, 2])))
+    assert found == {"accuracy": 0.75, "macro_f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
+
+
+@pytest.mark.parametrize(
+    ("batches", "evals", "log_every", "expected"),
+    [(1000, 3, 20, 320), (1000, 1, 20, 1000), (10, 3, 20, 20), (23, 2, 2, 10), (23, 50, 2, 2)],
+)
+def test_an_evaluation_falls_on_a_step_that_is_logged(batches: int, evals: int, log_every: int, expected: int) -> None:
+    found = train.arguments(
+        settings(evals_per_epoch=evals, log_every=log_every), Path("checkpoints"), batches, "cpu", bf16=False
+    )
+    assert (found.eval_steps, found.save_steps, found.logging_steps) == (expected, expected, log_every)
+
+
+def test_the_curves_have_the_points_that_their_plots_in_dvc_yaml_draw(ready: Path) -> None:
+    run()
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["plots"]
+    assert {path for plot in plots for path in plot} == {"plots/train/loss.json", "plots/train/scores.json"}
+    for plot in plots:
+        [(path, drawn)] = plot.items()
+        for point in json.loads(Path(path).read_text()):
+            assert set(point) == {"group", "epoch", drawn["x"], drawn["y"]}
+    loss = json.loads(Path("plots/train/loss.json").read_text())
+    training = [point["step"] for point in loss if point["group"] == "training"]
+    assert training == list(range(2, report()["steps"] + 1, 2))
+    assert {point["group"] for point in loss} == {"training", "validation"}
+
+
+def test_the_report_is_that_of_the_best_evaluation() -> None:
+    history = [
+        {"step": 2, "loss": 1.0},
+        {"step": 2, "eval_loss": 0.9, "eval_accuracy": 0.7, "eval_macro_f1": 0.6},
+        {"step": 4, "eval_loss": 0.8, "eval_accuracy": 0.6, "eval_macro_f1": 0.5},
+    ]
+    state = transformers.TrainerState(log_history=history, best_global_step=2, global_step=4)
+    assert train.summary(state) == {
+        "valid": {"accuracy": 0.7, "macro_f1": 0.6, "loss": 0.9},
+        "best_step": 2,
+        "steps": 4,
+    }
+
+
+def test_a_file_of_few_tweets_is_evaluated_though_no_step_is_logged(ready: Path) -> None:
+    set_param(ready, "train.log_every", 1000)
+    run()
+    assert steps_evaluated() == [46]
+    assert report()["best_step"] == 46
+
+
+# What is written
+
+
+def test_the_model_folder_is_one_that_transformers_loads_with_its_labels(ready: Path) -> None:
+    run()
+    found = {path.name for path in Path("models/transformer").iterdir()}
+    assert found == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "cleaning.json",
+    }
+    pipe = transformers.pipeline("text-classification", model="models/transformer", device="cpu")
+    [scores] = pipe(["what a day"], top_k=None)
+    assert {score["label"] for score in scores} == set(LABELS)
+    cleaning = json.loads(Path("models/transformer/cleaning.json").read_text())
+    assert cleaning == json.loads(Path("data/features/features.json").read_text())["cleaning"]
+
+
+def test_training_learns_what_the_words_say(ready: Path) -> None:
+    for name, value in {"lr": 0.001, "epochs": 8, "patience": 99}.items():
+        set_param(ready, f"train.{name}", value)
+    run()
+    assert report()["valid"]["accuracy"] > 0.8
+
+
+def test_the_same_seed_gives_the_same_bytes(ready: Path, reference: dict[str, Any]) -> None:
+    assert run() == reference["outputs"]
+    assert len(reference["outputs"]) == 5 + 2 + 1
+
+
+@pytest.mark.parametrize(("param", "value"), [("seed", 1), ("precision", "bf16"), ("dropout", 0.1)])
+def test_another_seed_precision_or_dropout_gives_another_model(
+    ready: Path, reference: dict[str, Any], param: str, value: Any
+) -> None:
+    set_param(ready, f"train.{param}", value)
+    weights = "models/transformer/model.safetensors"
+    assert run()[weights] != reference["outputs"][weights]
+
+
+# Killed
+
+
+def run_until_killed(save: int, *, complete: bool = True) -> list[int]:
+    """Train, and end it at its `save`-th checkpoint, before or after that is complete; return the steps of all."""
+    saved: list[int] = []
+    keep: Callable[..., None] = train.Curves.on_save
+
+    def on_save(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        saved.append(state.global_step)
+        if complete or len(saved) < save:
+            keep(self, args, state, control, **more)
+        if len(saved) == save:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Curves, "on_save", on_save)
+        with pytest.raises(Killed):
+            train.main()
+    return saved
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("save", [1, 2, 4])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    ready: Path,
+    reference: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    save: int,
+    complete: bool,
+) -> None:
+    assert run_until_killed(save, complete=complete) == reference["steps"][:save]
+    assert not Path("models/transformer").exists()
+    capsys.readouterr()
+    assert run() == reference["outputs"]
+    assert curves_of_dvclive() == reference["curves"]
+    goes_on = "train: going on from step" in capsys.readouterr().out
+    assert goes_on == (complete or save > 1)
+
+
+def test_a_training_killed_where_it_stops_early_does_not_train_on(ready: Path) -> None:
+    for name, value in {"lr": 1e-9, "patience": 1}.items():
+        set_param(ready, f"train.{name}", value)
+    uninterrupted = run()
+    assert steps_evaluated() == [10, 20]
+    assert report()["steps"] == 20
+    shutil.rmtree("models")
+    assert run_until_killed(2) == [10, 20]
+    assert run() == uninterrupted
+
+
+def test_a_training_killed_after_its_last_step_only_writes_its_outputs(
+    ready: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_param(ready, "train.patience", 99)
+    uninterrupted = run()
+    assert report()["steps"] == 46
+    last = len(steps_evaluated())
+    assert run_until_killed(last)[-1] == 46
+    assert run() == uninterrupted
+    assert "train: going on from step 46" in capsys.readouterr().out
+
+
+def test_a_process_killed_after_its_first_checkpoint_is_continued(ready: Path, reference: dict[str, Any]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(Path(".cache/train").glob("*/checkpoint-*/complete")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not Path("metrics/train.json").exists()
+    assert run() == reference["outputs"]
+
+
+# What ends it
+
+
+def test_training_stops_when_the_validation_score_no_longer_rises(ready: Path) -> None:
+    for name, value in {"lr": 1e-9, "patience": 2}.items():
+        set_param(ready, f"train.{name}", value)
+    run()
+    assert steps_evaluated() == [10, 20, 30]
+    assert report()["steps"] == 30
+    assert report()["best_step"] == 10
+
+
+def test_a_loss_that_is_not_finite_ends_with_what_to_try(ready: Path) -> None:
+    set_param(ready, "train.lr", 1e30)
+    with pytest.raises(UserError, match=r"^the loss is (nan|inf) at step \d+; try a lower train\.lr$"):
+        train.main()
+    assert not Path("models/transformer").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_is_refused(ready: Path) -> None:
+    set_param(ready, "train.device", "cuda")
+    with pytest.raises(UserError, match=r"^device = cuda: not there; this machine has cpu"):
+        train.main()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_does_not_take_is_refused(ready: Path, seed: int) -> None:
+    set_param(ready, "train.seed", seed)
+    with pytest.raises(UserError, match=r"^params\.yaml: train\.seed = "):
+        train.main()
+
+
+def test_a_repository_without_a_commit_is_refused(workspace: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(workspace)], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=workspace, check=True)
+    with pytest.raises(UserError, match="needs a Git commit to log against"):
+        train.open_live(resume=False)
