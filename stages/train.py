@@ -21,7 +21,14 @@ from pydantic import Field
 from scmrepo.exceptions import SCMError
 from sklearn.metrics import accuracy_score, f1_score
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from tweets import checkpoints, encode, encoder, environment, errors, files, model, orphan, params
 from tweets.errors import UserError
@@ -192,19 +199,23 @@ def arguments(settings: Train, folder: Path, batches: int, device: str, *, bf16:
 
 
 def build_model(features: dict[str, Any], settings: Train, device: str) -> transformers.PreTrainedModel:
-    """Return the encoder with a new classification head, drawn from the seed."""
+    """Return the encoder with a new classification head, drawn from the seed.
+
+    Every dropout of its architecture, whatever that calls it, is `train.dropout`.
+    """
     transformers.set_seed(settings.seed)
     labels = features["labels"]
+    source = (features["encoder"], features["revision"])
+    numbers = {label: number for number, label in enumerate(labels)}
+    config = encoder.from_pretrained(AutoConfig, *source, id2label=dict(enumerate(labels)), label2id=numbers)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, settings.dropout)
     return encoder.from_pretrained(
         AutoModelForSequenceClassification,
-        features["encoder"],
-        features["revision"],
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
+        *source,
+        config=config,
         dtype=torch.float32,
-        hidden_dropout_prob=settings.dropout,
-        attention_probs_dropout_prob=settings.dropout,
         # On a CPU plain attention is faster than the fused kernel at a tweet's length.
         attn_implementation="eager" if device == "cpu" else "sdpa",
     )

@@ -279,3 +279,10 @@ def test_the_command_labels_what_is_piped_into_it(here: Path) -> None:
     assert (result.returncode, result.stdout) == (0, b"")
     assert b"Traceback" not in result.stderr
     assert read_table(here / "out.csv")["text"].tolist() == ["What a day!", "Wörst flight ever."]
+
+
+def test_a_column_that_would_be_written_over_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "labelled.csv").write_text("text,predicted\nWhat a day!,positive\n")
+    with pytest.raises(UserError) as raised:
+        run(monkeypatch, "--input", "labelled.csv")
+    assert str(raised.value) == "labelled.csv: has a column 'predicted' already; take it out or rename it"

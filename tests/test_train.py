@@ -405,3 +405,13 @@ def test_a_repository_without_a_commit_is_refused(workspace: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=workspace, check=True)
     with pytest.raises(UserError, match="needs a Git commit to log against"):
         train.open_live(resume=False)
+
+
+def test_an_encoder_of_another_architecture_trains_without_its_dropout_too(tmp_path: Path) -> None:
+    config = transformers.DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+    assert config.seq_classif_dropout > 0
+    transformers.DistilBertModel(config).save_pretrained(tmp_path)
+    settings = params.load("train", train.Train, ROOT / "params.yaml")
+    built = train.build_model({"encoder": str(tmp_path), "revision": None, "labels": ["a", "b"]}, settings, "cpu")
+    assert {p.p for p in built.modules() if isinstance(p, torch.nn.Dropout)} == {settings.dropout} == {0.0}
+    assert built.config.id2label == {0: "a", 1: "b"}

@@ -22,6 +22,7 @@ from tweets.errors import UserError
 
 MODEL = Path("models/transformer")
 MAX_CHARS = 10_000  # a longer text is no tweet
+PREDICTED = "predicted"  # the column that is added
 CHUNK = 2048  # rows labelled and written at a time
 
 
@@ -66,6 +67,8 @@ def read(source: str, column: str) -> pd.DataFrame:
         frame = sources.read_table(file, "utf-8", named=None)
     if column not in frame.columns:
         raise UserError(f"{source}: no column {column!r}; it has: {', '.join(map(str, frame.columns[:12]))} (--column)")
+    if PREDICTED in frame.columns:
+        raise UserError(f"{source}: has a column {PREDICTED!r} already; take it out or rename it")
     check(frame[column], source)
     return frame
 
@@ -89,7 +92,7 @@ def label(classifier: model.Classifier, rows: pd.DataFrame, column: str) -> Iter
             chunk = rows.iloc[start : start + CHUNK]
             found = classifier.predict(chunk[column].astype(str).tolist())
             added = {f"p_{name}": found[:, k].round(6) for k, name in enumerate(classifier.labels)}
-            yield chunk.assign(predicted=[classifier.labels[k] for k in found.argmax(1)], **added)
+            yield chunk.assign(**{PREDICTED: [classifier.labels[k] for k in found.argmax(1)]}, **added)
             progress.update(len(chunk))
 
 
