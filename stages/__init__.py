@@ -5,6 +5,8 @@ import fails: this file must stay readable for any Python 3.
 """
 
 import importlib.util
+import os
+import platform
 import sys
 
 if sys.version_info < (3, 11) or importlib.util.find_spec("pandera") is None:
@@ -12,3 +14,9 @@ if sys.version_info < (3, 11) or importlib.util.find_spec("pandera") is None:
         "stages: `python` is {} ({}.{}), which is not this project's environment: run `source .venv/bin/activate`"
         " first, or `make repro`, which does all of it".format(sys.executable, *sys.version_info[:2])
     )
+
+# OpenBLAS, in NumPy's and SciPy's wheels, picks its kernels by processor, and so the order of its sums. One choice that
+# every x86-64 processor of the last ten years has gives the baseline the same bits on all of them. It has to be made
+# before NumPy is imported.
+if platform.machine() in ("x86_64", "AMD64"):
+    os.environ["OPENBLAS_CORETYPE"] = "Haswell"

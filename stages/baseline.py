@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from tweets import environment, errors, files, metrics, orphan, params, tfidf
 from tweets.errors import UserError, one_line
@@ -30,6 +31,7 @@ class BaselineParams:
     min_df: Annotated[int, Field(ge=1)]  # tweets that an n-gram has to be in
     C: Annotated[params.Number, Field(gt=0)]  # inverse strength of the L2 penalty
     max_iter: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]  # of the linear algebra; decides the result's last bits
 
 
 def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:
@@ -44,7 +46,9 @@ def fit(texts: list[str], classes: list[int], labels: list[str], settings: Basel
             f" {settings.char_ngrams} and min_df = {settings.min_df} for {len(texts):,} tweets: {one_line(error)}"
         ) from None
     print(f"baseline: {features.shape[0]:,} tweets, {features.shape[1]:,} n-grams")
-    classifier = LogisticRegression(C=settings.C, max_iter=settings.max_iter).fit(features, classes)
+    classifier = LogisticRegression(C=settings.C, max_iter=settings.max_iter)
+    with threadpool_limits(settings.threads):
+        classifier.fit(features, classes)
     return tfidf.Baseline(labels=labels, words=words, chars=chars, classifier=classifier)
 
 

@@ -53,7 +53,7 @@ def test_counts_are_damped_weighed_by_rarity_and_scaled_to_length_1() -> None:
     idf = {"a": 1.0, "b": 1 + np.log(3 / 2)}
     row = np.array([(1 + np.log(2)) * idf["a"], idf["b"]])
     np.testing.assert_allclose(found.toarray(), [row / np.linalg.norm(row), [1.0, 0.0]], rtol=1e-6)
-    assert found.dtype == np.float32
+    assert found.dtype == np.float64
 
 
 def test_options_reach_the_vectorizer() -> None:
