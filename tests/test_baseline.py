@@ -1,12 +1,15 @@
 """The stage baseline: the scores it writes are those of the model that it saved."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LABELS, made_up_tweets, set_param
+from conftest import LABELS, ROOT, made_up_tweets, set_param
 from sklearn.metrics import accuracy_score, f1_score
 
 from stages import baseline, fetch, prepare
@@ -95,3 +98,12 @@ def test_params_that_leave_no_ngrams_are_refused_and_the_old_model_stays(
     assert str(raised.value).startswith("no n-grams to learn from, with baseline.word_ngrams = ")
     assert message in str(raised.value)
     assert Path("models/baseline/weights.safetensors").read_bytes() == before
+
+
+def test_the_bytes_do_not_depend_on_the_kernels_that_openblas_would_choose(prepared: Path) -> None:
+    found = set()
+    for kernels in ("", "Prescott", "Haswell"):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": kernels}
+        subprocess.run([sys.executable, "-m", "stages.baseline"], check=True, env=environment, capture_output=True)
+        found.add((prepared / "models/baseline/weights.safetensors").read_bytes())
+    assert len(found) == 1
