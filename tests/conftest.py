@@ -114,6 +114,34 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def default_cleaning() -> dict[str, Any]:
+    """Return the cleaning settings of params.yaml, as they travel with a model."""
+    prepare = yaml.safe_load((ROOT / "params.yaml").read_text())["prepare"]
+    return {name: prepare[name] for name in ("normalise", "clean")}
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A model folder without training, its weights large enough for its answers to differ. To read only."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from tweets import encoder, model
+
+    folder = tmp_path_factory.mktemp("model") / "untrained"
+    torch.manual_seed(0)
+    untrained = encoder.from_pretrained(
+        AutoModelForSequenceClassification, str(tiny_encoder), None, id2label=dict(enumerate(LABELS))
+    )
+    with torch.no_grad():
+        for weights in untrained.parameters():
+            weights.mul_(8 if weights.dim() == 2 else 1)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    tokenizer.model_max_length = 32
+    model.save(folder, untrained, tokenizer, default_cleaning())
+    return folder
+
+
 def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
     """Return params.yaml with only its sizes made small: the made-up tweets, the tiny encoder, a few steps."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import LABELS, ROOT, made_up_tweets
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from conftest import LABELS, default_cleaning, made_up_tweets
 
-from tweets import encoder, model, params
+from tweets import model, params
 from tweets.encode import Encoded, encode
 from tweets.errors import UserError
 from tweets.text import Cleaning, clean
@@ -22,48 +20,26 @@ from tweets.text import Cleaning, clean
 TEXTS = [*made_up_tweets(20)["text"], "short", "", "@you &amp; 😀 http://t.co/x " * 10]
 
 
-def default_cleaning() -> dict[str, Any]:
-    prepare = yaml.safe_load((ROOT / "params.yaml").read_text())["prepare"]
-    return {name: prepare[name] for name in ("normalise", "clean")}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A model folder without training, its weights large enough for its answers to differ."""
-    folder = tmp_path_factory.mktemp("model") / "saved"
-    torch.manual_seed(0)
-    untrained = encoder.from_pretrained(
-        AutoModelForSequenceClassification, str(tiny_encoder), None, id2label=dict(enumerate(LABELS))
-    )
-    with torch.no_grad():
-        for weights in untrained.parameters():
-            weights.mul_(8 if weights.dim() == 2 else 1)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    tokenizer.model_max_length = 32
-    model.save(folder, untrained, tokenizer, default_cleaning())
-    return folder
-
-
 @pytest.fixture
-def damaged(saved: Path, tmp_path: Path) -> Path:
+def damaged(untrained_model: Path, tmp_path: Path) -> Path:
     """A copy of the model folder, to damage."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
+    return Path(shutil.copytree(untrained_model, tmp_path / "model"))
 
 
-def test_a_folder_that_was_written_is_read_back_whole(saved: Path) -> None:
-    found = model.load(saved)
+def test_a_folder_that_was_written_is_read_back_whole(untrained_model: Path) -> None:
+    found = model.load(untrained_model)
     assert found.labels == LABELS
     assert found.max_length == 32
     assert dataclasses.asdict(found.cleaning) == default_cleaning()
     assert not found.model.training
 
 
-def test_the_weights_are_kept_as_safetensors_only(saved: Path) -> None:
-    assert {path.suffix for path in saved.iterdir()} == {".json", ".safetensors"}
+def test_the_weights_are_kept_as_safetensors_only(untrained_model: Path) -> None:
+    assert {path.suffix for path in untrained_model.iterdir()} == {".json", ".safetensors"}
 
 
-def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(saved: Path) -> None:
-    classifier = model.load(saved)
+def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(untrained_model: Path) -> None:
+    classifier = model.load(untrained_model)
     cleaned = clean(TEXTS, params.build(Cleaning, default_cleaning(), "cleaning"))
     inputs = classifier.tokenizer(cleaned, truncation=True, max_length=32, padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -76,25 +52,25 @@ def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(saved: Path) -> No
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
-def test_the_size_of_a_batch_does_not_change_the_answer(saved: Path, batch_size: int) -> None:
-    classifier = model.load(saved)
+def test_the_size_of_a_batch_does_not_change_the_answer(untrained_model: Path, batch_size: int) -> None:
+    classifier = model.load(untrained_model)
     assert np.abs(classifier.predict(TEXTS, batch_size=batch_size) - classifier.predict(TEXTS)).max() < 1e-6
 
 
-def test_the_rows_keep_their_order(saved: Path) -> None:
-    classifier = model.load(saved)
+def test_the_rows_keep_their_order(untrained_model: Path) -> None:
+    classifier = model.load(untrained_model)
     backwards = classifier.predict(TEXTS[::-1])
     assert np.abs(backwards[::-1] - classifier.predict(TEXTS)).max() < 1e-6
 
 
-def test_no_texts_have_no_probabilities(saved: Path) -> None:
-    assert model.load(saved).predict([]).shape == (0, 3)
+def test_no_texts_have_no_probabilities(untrained_model: Path) -> None:
+    assert model.load(untrained_model).predict([]).shape == (0, 3)
 
 
 def test_probabilities_are_those_of_rows_that_are_tokens_already(
-    saved: Path, capfd: pytest.CaptureFixture[str]
+    untrained_model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    classifier = model.load(saved)
+    classifier = model.load(untrained_model)
     ids, offsets = encode(classifier.tokenizer, clean(TEXTS, classifier.cleaning), 32, name="texts")
     rows = len(TEXTS)
     tokens = Encoded(ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.ones(rows, np.float32))

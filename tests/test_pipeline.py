@@ -145,7 +145,6 @@ def test_a_cleaning_step_keeps_every_split_and_shows_its_cost(clone: Path) -> No
     [
         ("dvc dag", "evaluate"),
         ("dvc metrics show", "macro_f1"),
-        ("dvc params diff", ""),
         ("dvc exp show --no-pager", "workspace"),
         ("dvc plots show", "index.html"),
     ],
@@ -153,6 +152,13 @@ def test_a_cleaning_step_keeps_every_split_and_shows_its_cost(clone: Path) -> No
 def test_a_fresh_clone_shows_what_is_in_git(reproduced: Path, tmp_path: Path, command: str, expected: str) -> None:
     run(tmp_path, "git", "clone", "-q", str(reproduced), "fresh")
     assert expected in run(tmp_path / "fresh", *command.split()).stdout
+
+
+def test_a_fresh_clone_shows_which_param_was_changed(reproduced: Path, tmp_path: Path) -> None:
+    run(tmp_path, "git", "clone", "-q", str(reproduced), "fresh")
+    assert run(tmp_path / "fresh", "dvc", "params", "diff").stdout == ""
+    set_param(tmp_path / "fresh", "train.lr", 0.1)
+    assert re.search(r"train\.lr +0\.003 +0\.1\b", run(tmp_path / "fresh", "dvc", "params", "diff").stdout)
 
 
 def test_the_plots_page_draws_each_plot_and_asks_no_network(reproduced: Path) -> None:

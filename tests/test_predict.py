@@ -9,43 +9,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
-import yaml
 from conftest import LABELS, ROOT, made_up_tweets
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tweets import encoder, model, predict
+from tweets import model, predict
 from tweets.errors import UserError
 
 ADDED = ["predicted", "p_negative", "p_neutral", "p_positive"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A workspace with a model where predict looks for one: untrained, its weights so large that tweets differ."""
-    workspace = tmp_path_factory.mktemp("predict")
-    torch.manual_seed(0)
-    untrained = encoder.from_pretrained(
-        AutoModelForSequenceClassification, str(tiny_encoder), None, id2label=dict(enumerate(LABELS))
-    )
-    with torch.no_grad():
-        for weights in untrained.parameters():
-            weights.mul_(8 if weights.dim() == 2 else 1)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    tokenizer.model_max_length = 32
-    prepare = yaml.safe_load((ROOT / "params.yaml").read_text())["prepare"]
-    (workspace / "models").mkdir()
-    model.save(
-        workspace / predict.MODEL, untrained, tokenizer, {name: prepare[name] for name in ("normalise", "clean")}
-    )
-    return workspace
-
-
 @pytest.fixture
-def here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(untrained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder with that model."""
-    (tmp_path / "models").symlink_to(folder / "models")
     monkeypatch.chdir(tmp_path)
+    predict.MODEL.parent.mkdir()
+    predict.MODEL.symlink_to(untrained_model)
     return tmp_path
 
 
