@@ -1,15 +1,25 @@
-"""What several tests share: made-up tweets, a tiny encoder, and a workspace shrunk to the size of a test."""
+"""What several tests share: made-up tweets, a tiny encoder, a workspace and clones shrunk to the size of a test."""
 
+import os
 import random
+import re
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "COLUMNS": "500", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 LABELS = ["negative", "neutral", "positive"]
 SIGNAL = {
     "negative": ["terrible", "awful", "hate", "worst", "broken", "angry"],
@@ -174,3 +184,74 @@ def set_param(workspace: Path, key: str, value: Any) -> None:
         inner = inner[parent]
     inner[last] = value
     path.write_text(yaml.safe_dump(params))
+
+
+def run(folder: Path, *command: str, check: bool = True, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a clone, in this environment; without `check`, whatever its exit code."""
+    result = subprocess.run(
+        command, cwd=folder, env={**ENVIRONMENT, **changed}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def stages_run(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(re.findall(r"Running stage '(\w+)'", result.stdout))
+
+
+def copy_of_this_tree(folder: Path) -> None:
+    """Copy what Git tracks or would track, as it is now, and commit it."""
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    commit(folder, "init", "-q")
+    commit(folder, "add", "-A")
+    commit(folder, "commit", "-qm", "Begin")
+
+
+def commit(folder: Path, *arguments: str) -> None:
+    run(folder, "git", "-c", "user.name=Test", "-c", "user.email=test@example.org", *arguments)
+
+
+def shrink(folder: Path, encoder: Path) -> None:
+    """Shrink a clone by its params, and drop the results that are in Git, so that every stage has to run."""
+    made_up_tweets(240).to_csv(folder / "data/external/tweets.csv", index=False)
+    shutil.copytree(encoder, folder / ".cache/encoder")
+    params = shrunk_params(Path(".cache/encoder"), Path("data/external/tweets.csv"))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    for name in ("metrics", "plots"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A clone in which `dvc repro` has run all stages; one for all of pytest's workers. Tests copy it."""
+    together = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        together = together.parent
+    folder = together / "reproduced"
+    with FileLock(together / "reproduced.lock"):
+        if not (folder / "dvc.lock").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_of_this_tree(folder)
+            shrink(folder, tiny_encoder)
+            assert stages_run(run(folder, "dvc", "repro", "--force")) == STAGES
+            commit(folder, "add", "-A")
+            commit(folder, "commit", "-qm", "Reproduce")
+    return folder
+
+
+@pytest.fixture
+def clone(reproduced: Path, tmp_path: Path) -> Path:
+    """A clone of its own for a test that changes it, with DVC's cache."""
+    return shutil.copytree(reproduced, tmp_path / "clone", symlinks=True)

@@ -1,7 +1,6 @@
 """The real dvc.yaml, run by the real `dvc`, shrunk by params, in a temporary clone."""
 
 import json
-import os
 import random
 import re
 import shutil
@@ -9,75 +8,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, made_up_tweets, set_param, shrunk_params
+from conftest import (
+    ENVIRONMENT,
+    ROOT,
+    STAGES,
+    copy_of_this_tree,
+    run,
+    set_param,
+    shrink,
+    stages_run,
+    wait_for,
+)
 from dvc.repo import Repo
-from test_dvc_yaml import STAGES, reached
 
-ENVIRONMENT = {**os.environ, "COLUMNS": "500", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-def run(folder: Path, *command: str, check: bool = True, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a clone, in this environment; without `check`, whatever its exit code."""
-    result = subprocess.run(
-        command, cwd=folder, env={**ENVIRONMENT, **changed}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert not check or result.returncode == 0, result.stdout + result.stderr
-    return result
-
-
-def stages_run(result: subprocess.CompletedProcess[str]) -> list[str]:
-    return sorted(re.findall(r"Running stage '(\w+)'", result.stdout))
-
-
-def copy_of_this_tree(folder: Path) -> None:
-    """Copy what Git tracks or would track, as it is now, and commit it."""
-    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout.split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    commit(folder, "init", "-q")
-    commit(folder, "add", "-A")
-    commit(folder, "commit", "-qm", "Begin")
-
-
-def commit(folder: Path, *arguments: str) -> None:
-    run(folder, "git", "-c", "user.name=Test", "-c", "user.email=test@example.org", *arguments)
-
-
-def shrink(folder: Path, encoder: Path) -> None:
-    """Shrink a clone by its params, and drop the results that are in Git, so that every stage has to run."""
-    made_up_tweets(240).to_csv(folder / "data/external/tweets.csv", index=False)
-    shutil.copytree(encoder, folder / ".cache/encoder")
-    params = shrunk_params(Path(".cache/encoder"), Path("data/external/tweets.csv"))
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    for name in ("metrics", "plots"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A clone in which `dvc repro` has run all stages. Tests copy it."""
-    folder = tmp_path_factory.mktemp("reproduced")
-    copy_of_this_tree(folder)
-    shrink(folder, tiny_encoder)
-    assert stages_run(run(folder, "dvc", "repro", "--force")) == STAGES
-    commit(folder, "add", "-A")
-    commit(folder, "commit", "-qm", "Reproduce")
-    return folder
-
-
-@pytest.fixture
-def clone(reproduced: Path, tmp_path: Path) -> Path:
-    """A clone of its own for a test that changes it, with DVC's cache."""
-    return shutil.copytree(reproduced, tmp_path / "clone", symlinks=True)
+from tools import declared
 
 
 def test_a_second_repro_runs_nothing(reproduced: Path) -> None:
@@ -113,7 +63,7 @@ def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Pa
         with Repo(str(clone)) as repo:
             status = repo.status()
         changed = {name.split(":")[-1] for name, reasons in status.items() if module in str(reasons)}
-        assert changed == {stage for stage in STAGES if module in reached(f"stages.{stage}")}, module
+        assert changed == {stage for stage in STAGES if module in declared.code(stage, ROOT)}, module
         path.write_text(before)
 
 
@@ -166,12 +116,12 @@ def test_the_plots_page_draws_each_plot_and_asks_no_network(reproduced: Path) ->
     page = (reproduced / ".cache/page/index.html").read_text()
     outside = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*", page)
     assert outside == []
-    declared = [
+    plots = [
         plot
         for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
         for plot in stage.get("plots", [])
     ]
-    assert page.count("vegaEmbed('#") == len(declared) == 7
+    assert page.count("vegaEmbed('#") == len(plots) == 7
 
 
 def test_dvc_of_an_environment_that_is_not_active_says_what_to_do(clone: Path, tmp_path: Path) -> None:
@@ -196,13 +146,6 @@ def training(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.fixture

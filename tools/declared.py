@@ -1,0 +1,71 @@
+"""What dvc.yaml has to declare for a stage, derived from the stage's code: modules, params, data."""
+
+import ast
+import dataclasses
+import importlib
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("stages", "tweets")
+FOLDERS = ("data/", "models/", "metrics/", "plots/")
+
+
+def modules_in(file: Path, root: Path) -> set[str]:
+    """Return the names of this repository's modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in PACKAGES and file_of(name, root)}
+
+
+def file_of(module: str, root: Path) -> Path | None:
+    """Return the file of a module or a package, or None where the name is not one."""
+    path = root.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def code(stage: str, root: Path) -> set[str]:
+    """Return the files, relative to the root, of a stage and all that it reaches, packages' __init__ included."""
+    todo, seen = [f"stages.{stage}"], set()
+    while todo:
+        name = todo.pop()
+        file = file_of(name, root)
+        if name in seen or not file:
+            continue
+        seen.add(name)
+        todo += [*modules_in(file, root), *([name.rsplit(".", 1)[0]] if "." in name else [])]
+    return {file.relative_to(root).as_posix() for name in seen if (file := file_of(name, root))}
+
+
+def params(stage: str) -> set[str]:
+    """Return the keys of params.yaml that a stage reads: those of the section that its module declares.
+
+    Imports the stage, so the current folder must be the root of the repository.
+    """
+    module = importlib.import_module(f"stages.{stage}")
+    [section] = [
+        value
+        for value in vars(module).values()
+        if dataclasses.is_dataclass(value)
+        and value.__module__ == module.__name__
+        and f"Section `{stage}`" in (value.__doc__ or "")
+    ]
+    return set(_keys(section, stage))
+
+
+def _keys(section: Any, prefix: str) -> Iterator[str]:
+    for name, kind in typing.get_type_hints(section).items():
+        key = f"{prefix}.{name}"
+        yield from _keys(kind, key) if dataclasses.is_dataclass(kind) else [key]
+
+
+def data(stage: str, root: Path) -> set[str]:
+    """Return the paths below data, models, metrics and plots that stand as literals in a stage's script."""
+    script = ast.parse((root / f"stages/{stage}.py").read_bytes())
+    literals = {node.value for node in ast.walk(script) if isinstance(node, ast.Constant)}
+    return {text for text in literals if isinstance(text, str) and text.startswith(FOLDERS) and " " not in text}
