@@ -216,10 +216,13 @@ def commit(folder: Path, *arguments: str) -> None:
 
 
 def shrink(folder: Path, encoder: Path) -> None:
-    """Shrink a clone by its params, and drop the results that are in Git, so that every stage has to run."""
+    """Shrink a clone by its params, and drop the results that are in Git, so that every stage has to run.
+
+    The encoder lies where Git will track it: queued experiments see nothing else.
+    """
     made_up_tweets(240).to_csv(folder / "data/external/tweets.csv", index=False)
-    shutil.copytree(encoder, folder / ".cache/encoder")
-    params = shrunk_params(Path(".cache/encoder"), Path("data/external/tweets.csv"))
+    shutil.copytree(encoder, folder / "encoder")
+    params = shrunk_params(Path("encoder"), Path("data/external/tweets.csv"))
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "dvc.lock").unlink(missing_ok=True)
     for name in ("metrics", "plots"):
