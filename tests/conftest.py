@@ -221,6 +221,7 @@ def shrink(folder: Path, encoder: Path) -> None:
     The encoder lies where Git will track it: queued experiments see nothing else.
     """
     made_up_tweets(240).to_csv(folder / "data/external/tweets.csv", index=False)
+    run(folder, "dvc", "add", "--quiet", "data/external/tweets.csv")
     shutil.copytree(encoder, folder / "encoder")
     params = shrunk_params(Path("encoder"), Path("data/external/tweets.csv"))
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

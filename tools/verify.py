@@ -1,0 +1,235 @@
+"""Tell whether dvc.lock is true, and whether all that it names is in the remote.
+
+    python -m tools.verify
+
+The lock must match dvc.yaml, the code, the params and the data that it declares, and dvc.yaml must declare all that the
+stages read. Each file of each output must be in the default remote, with the content that the lock names: by the MD5
+that the bucket keeps, or, where it keeps none, by downloading it. No output needs to be in the workspace. Prints a line
+for each fault and exits with 1, or one line when all is well.
+"""
+
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.output import Output
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+from gcsfs.retry import HttpError
+from google.auth.exceptions import GoogleAuthError
+from tqdm import tqdm
+
+from tools import declared
+from tweets import errors
+from tweets.errors import UserError
+
+CONNECTIONS = 16
+UNREACHABLE = (OSError, HttpError, GoogleAuthError, aiohttp.ClientError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Object:
+    """A file in the remote: what a user calls it, and its name there, which is the MD5 of its content."""
+
+    path: str
+    oid: str
+
+    @property
+    def md5(self) -> str:
+        return self.oid.removesuffix(".dir")
+
+
+def undeclared(stage: str, found: dict[str, Any], root: Path) -> Iterator[str]:
+    """Yield what a stage reads and dvc.yaml, where it is `found`, does not declare, and the reverse."""
+    deps = {dep for dep in found.get("deps", []) if isinstance(dep, str)}
+    code = declared.code(stage, root)
+    if not code:
+        yield f"{stage}: runs {found.get('cmd')!r}, and there is no stages/{stage}.py"
+        return
+    for path in sorted(code - deps):
+        yield f"{stage}: reads {path}, which is not among its deps in dvc.yaml"
+    for path in sorted(dep for dep in deps - code if dep.endswith(".py")):
+        yield f"{stage}: does not read {path}, which is among its deps in dvc.yaml"
+    params = {name for name in found.get("params", []) if isinstance(name, str)}
+    for name in sorted(declared.params(stage) - params):
+        yield f"{stage}: reads the param {name}, which is not among its params in dvc.yaml"
+    outs = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for kind in ("outs", "metrics", "plots")
+        for out in found.get(kind, [])
+    }
+    for path in sorted(declared.data(stage, root)):
+        if not any(lies_in(path, other) or lies_in(other, path) for other in deps | outs):
+            yield f"{stage}: reads or writes {path}, which is neither a dep nor an out of it in dvc.yaml"
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path is a folder or lies in it."""
+    return Path(path).is_relative_to(folder)
+
+
+def stale(stage: PipelineStage, locked: dict[str, Any], made: dict[str, str]) -> Iterator[str]:
+    """Yield where a stage and its entry in dvc.lock differ; `made` holds the hash of every stage's output there."""
+    if stage.cmd_changed:
+        yield f"{stage.name}: its command is {stage.cmd!r}, dvc.lock has {locked.get('cmd')!r}"
+    for dep in stage.deps:
+        if isinstance(dep, ParamsDependency):
+            yield from stale_params(stage.name, dep)
+        else:
+            yield from stale_dependency(stage.name, dep, made)
+    for kind, named in (("deps", stage.deps), ("outs", stage.outs)):
+        extra = {entry["path"] for entry in locked.get(kind, [])} - {str(item) for item in named}
+        for path in sorted(extra):
+            yield f"{stage.name}: dvc.lock has {path} among its {kind}, dvc.yaml has not"
+    for out in stage.outs:
+        if not out.hash_info:
+            yield f"{stage.name}: its output {out} is not in dvc.lock"
+        elif out.exists and out.workspace_status():
+            yield f"{stage.name}: its output {out} was changed after it was made"
+        elif not out.use_cache and not out.exists:
+            yield f"{stage.name}: its output {out} belongs into Git and is not there"
+
+
+def stale_params(stage: str, dep: ParamsDependency) -> Iterator[str]:
+    """Yield the params of a stage whose values in the file and in dvc.lock differ."""
+    here, locked = dep.read_params(), dep.hash_info.value if dep.hash_info else {}
+    for name in dep.params:
+        if name not in here:
+            yield f"{stage}: the param {name} is not in {dep}"
+        elif name not in locked:
+            yield f"{stage}: the param {name} is not in dvc.lock"
+        elif here[name] != locked[name]:
+            yield f"{stage}: the param {name} is {here[name]!r}, dvc.lock has {locked[name]!r}"
+    for name in sorted(locked.keys() - dep.params):
+        yield f"{stage}: dvc.lock has {name} among its params, dvc.yaml has not"
+
+
+def stale_dependency(stage: str, dep: Output, made: dict[str, str]) -> Iterator[str]:
+    """Yield how a file or folder that a stage depends on differs from dvc.lock."""
+    path, locked = str(dep), dep.hash_info.value if dep.hash_info else None
+    if not locked:
+        yield f"{stage}: its dependency {path} is not in dvc.lock"
+    elif path in made:  # the output of another stage: need not be in the workspace
+        if locked != made[path]:
+            yield f"{stage}: was not run on the {path} that dvc.lock has of the stage before it"
+    elif not dep.exists:
+        yield f"{stage}: its dependency {path} is not there"
+    elif dep.get_hash().value != locked:
+        yield f"{stage}: {path} is not the one that dvc.lock has"
+
+
+def check_lock(repo: Repo) -> list[str]:
+    """Return a line for each way in which dvc.lock and dvc.yaml are not true."""
+    root = Path(repo.root_dir)
+    pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    lock = root / "dvc.lock"
+    locked = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    stages = {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
+    made = {str(out): out.hash_info.value for stage in stages.values() for out in stage.outs}
+    faults = [f"dvc.lock has the stage {name}, dvc.yaml has not" for name in sorted(locked.keys() - stages.keys())]
+    for name, stage in stages.items():
+        faults += undeclared(name, pipeline[name], root)
+        if name in locked:
+            faults += stale(stage, locked[name], made)
+        else:
+            faults.append(f"{name}: not in dvc.lock; it was never run")
+    return faults
+
+
+class Remote:
+    """The default remote, read object by object."""
+
+    def __init__(self, repo: Repo) -> None:
+        name = repo.config["core"].get("remote")
+        if not name:
+            raise UserError(".dvc/config: no default remote; `dvc remote add -d NAME gs://bucket/prefix` names one")
+        self.name, self.url = name, repo.config["remote"][name]["url"]
+        self.verifies = repo.config["remote"][name].get("verify", False)
+        self.objects = repo.cloud.get_remote_odb(name)
+
+    def md5(self, oid: str) -> str | None:
+        """Return the MD5, in hexadecimal, of the object's content, or None where the remote has no such object."""
+        fs, path = self.objects.fs, self.objects.oid_to_path(oid)
+        try:
+            info = fs.info(path)
+            if "md5Hash" in info:
+                return base64.b64decode(info["md5Hash"]).hex()
+            with fs.open(path, "rb") as file:
+                return hashlib.file_digest(file, "md5").hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def read(self, oid: str) -> bytes:
+        """Return the object's content."""
+        content: bytes = self.objects.fs.cat_file(self.objects.oid_to_path(oid))
+        return content
+
+
+def files_of(folder: Object, listing: bytes) -> list[Object]:
+    """Return the files of a tracked folder, from the listing that DVC keeps of it."""
+    return [Object(path=f"{folder.path}/{file['relpath']}", oid=file["md5"]) for file in json.loads(listing)]
+
+
+def check_remote(repo: Repo) -> tuple[list[str], str]:
+    """Return a line for each object that the remote lacks or holds with other content, and what was checked.
+
+    Raises UserError when the remote cannot be read.
+    """
+    remote = Remote(repo)
+    faults = [] if remote.verifies else [f".dvc/config: the remote {remote.name} needs `verify = true`"]
+    outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache and out.hash_info]
+    tops = [Object(path=str(out), oid=out.hash_info.value) for out in outs]
+    try:
+        found = faults_of(remote, tops)
+        whole = [top for top, fault in zip(tops, found, strict=True) if top.oid.endswith(".dir") and not fault]
+        inside = [file for top in whole for file in files_of(top, remote.read(top.oid))]
+        found += faults_of(remote, inside)
+    except UNREACHABLE as error:
+        raise UserError(f"{remote.url}: cannot be read: {errors.one_line(error)[:300]}") from None
+    checked = f"all {len(tops) + len(inside)} objects of its {len(tops)} outputs are in {remote.url}"
+    return faults + [fault for fault in found if fault], checked
+
+
+def faults_of(remote: Remote, objects: list[Object]) -> list[str | None]:
+    """Return for each object what is wrong with it in the remote, or None."""
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        asked = pool.map(remote.md5, [item.oid for item in objects])
+        hashes = list(tqdm(asked, total=len(objects), desc="verify", unit="object", leave=False, disable=None))
+    return [fault_of(remote, item, md5) for item, md5 in zip(objects, hashes, strict=True)]
+
+
+def fault_of(remote: Remote, item: Object, found: str | None) -> str | None:
+    """Return what is wrong with an object whose content was found to have an MD5, or None."""
+    where = remote.objects.fs.unstrip_protocol(remote.objects.oid_to_path(item.oid))
+    if found is None:
+        return f"{item.path}: not in the remote ({where}); `dvc push` from where it was made"
+    if found != item.md5:
+        return f"{item.path}: other content in the remote ({where} has MD5 {found}); delete that, then `dvc push`"
+    return None
+
+
+def main() -> None:
+    try:
+        with Repo() as repo:
+            faults = check_lock(repo)
+            in_remote, checked = check_remote(repo)
+    except DvcException as error:
+        raise UserError(errors.one_line(error)) from None
+    faults += in_remote
+    if faults:
+        sys.exit("\n".join(f"verify: {fault}" for fault in faults))
+    print(f"verify: OK: dvc.lock matches code, params and data; {checked}, with its content")
+
+
+if __name__ == "__main__":
+    errors.run("verify", main)
