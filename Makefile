@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots gcs gcs-stop constraints
+.PHONY: repro test check setup setup-dev compare plots experiments verify gcs gcs-stop constraints
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -21,6 +21,13 @@ compare: setup ## hold this tree's metrics against the committed ones
 
 plots: setup ## write dvc_plots/index.html, which opens without a network
 	$(IN_VENV) dvc plots show
+
+experiments: setup ## the experiments of this commit: scores, and the params in which they differ
+	$(IN_VENV) dvc exp show --no-pager --only-changed --sort-by valid.macro_f1 --sort-order desc \
+	  --drop '(?!Experiment$$|valid.macro_f1$$|macro_f1$$|(fetch|prepare|featurize|baseline|train|evaluate)\.)' --keep '.*macro_f1$$'
+
+verify: setup ## is dvc.lock true, and is all that it names in the remote?
+	$(IN_VENV) python -m tools.verify
 
 gcs: setup-dev ## a Google Cloud Storage bucket on this machine, for trying everything without an account
 	$(IN_VENV) python -m tools.gcs start
