@@ -1,5 +1,6 @@
 """What several tests share: made-up tweets, a tiny encoder, a workspace and clones shrunk to the size of a test."""
 
+import json
 import os
 import random
 import re
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "COLUMNS": "500", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
+BUCKET = "tweets-dvc"
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 LABELS = ["negative", "neutral", "positive"]
 SIGNAL = {
@@ -259,3 +261,36 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> 
 def clone(reproduced: Path, tmp_path: Path) -> Path:
     """A clone of its own for a test that changes it, with DVC's cache."""
     return shutil.copytree(reproduced, tmp_path / "clone", symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a fake-gcs-server, with the bucket of the default remote in it."""
+    folder = tmp_path_factory.mktemp("bucket")
+    run(folder, "git", "init", "-q")
+    run(folder, "dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    shutil.copytree(ROOT / "tools", folder / "tools")
+    shutil.copytree(ROOT / "tweets", folder / "tweets")
+    run(folder, "python", "-m", "tools.gcs", "start")
+    yield json.loads((folder / ".cache/gcs/server.json").read_text())["url"]
+    run(folder, "python", "-m", "tools.gcs", "stop")
+
+
+def point_at(folder: Path, endpoint: str, prefix: str = "pipeline") -> None:
+    """Let the default remote of a clone be a folder of the bucket at an endpoint."""
+    (folder / ".dvc/config.local").write_text(
+        f"""['remote "gcs"']
+    url = gs://{BUCKET}/{prefix}
+    endpointurl = {endpoint}
+    allow_anonymous_login = true
+"""
+    )
+
+
+@pytest.fixture
+def shared(clone: Path, bucket: str, request: pytest.FixtureRequest) -> Path:
+    """A clone that has pushed to a folder of the bucket that is its own."""
+    point_at(clone, bucket, re.sub(r"\W", "-", request.node.name))
+    run(clone, "dvc", "push")
+    return clone

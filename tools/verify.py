@@ -18,23 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import yaml
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
-from gcsfs.retry import HttpError
-from google.auth.exceptions import GoogleAuthError
 from tqdm import tqdm
 
 from tools import declared
+from tools.remote import UNREADABLE, Remote
 from tweets import errors
 from tweets.errors import UserError
 
 CONNECTIONS = 16
-UNREACHABLE = (OSError, HttpError, GoogleAuthError, aiohttp.ClientError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +84,9 @@ def stale(stage: PipelineStage, locked: dict[str, Any], made: dict[str, str]) ->
             yield from stale_params(stage.name, dep)
         else:
             yield from stale_dependency(stage.name, dep, made)
-    for kind, named in (("deps", stage.deps), ("outs", stage.outs)):
-        extra = {entry["path"] for entry in locked.get(kind, [])} - {str(item) for item in named}
-        for path in sorted(extra):
-            yield f"{stage.name}: dvc.lock has {path} among its {kind}, dvc.yaml has not"
+    for kind, named in named_in(stage).items():
+        for name in sorted(named_in_lock(locked)[kind] - named):
+            yield f"{stage.name}: dvc.lock has {name} among its {kind}, dvc.yaml has not"
     for out in stage.outs:
         if not out.hash_info:
             yield f"{stage.name}: its output {out} is not in dvc.lock"
@@ -98,6 +94,24 @@ def stale(stage: PipelineStage, locked: dict[str, Any], made: dict[str, str]) ->
             yield f"{stage.name}: its output {out} was changed after it was made"
         elif not out.use_cache and not out.exists:
             yield f"{stage.name}: its output {out} belongs into Git and is not there"
+
+
+def named_in(stage: PipelineStage) -> dict[str, set[str]]:
+    """Return the names of a stage's deps, params and outs in dvc.yaml."""
+    return {
+        "deps": {str(dep) for dep in stage.deps},
+        "params": {name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params},
+        "outs": {str(out) for out in stage.outs},
+    }
+
+
+def named_in_lock(locked: dict[str, Any]) -> dict[str, set[str]]:
+    """Return the names of a stage's deps, params and outs in its entry of dvc.lock."""
+    return {
+        "deps": {entry["path"] for entry in locked.get("deps", [])},
+        "params": {name for values in locked.get("params", {}).values() for name in values},
+        "outs": {entry["path"] for entry in locked.get("outs", [])},
+    }
 
 
 def stale_params(stage: str, dep: ParamsDependency) -> Iterator[str]:
@@ -110,8 +124,6 @@ def stale_params(stage: str, dep: ParamsDependency) -> Iterator[str]:
             yield f"{stage}: the param {name} is not in dvc.lock"
         elif here[name] != locked[name]:
             yield f"{stage}: the param {name} is {here[name]!r}, dvc.lock has {locked[name]!r}"
-    for name in sorted(locked.keys() - dep.params):
-        yield f"{stage}: dvc.lock has {name} among its params, dvc.yaml has not"
 
 
 def stale_dependency(stage: str, dep: Output, made: dict[str, str]) -> Iterator[str]:
@@ -131,12 +143,19 @@ def stale_dependency(stage: str, dep: Output, made: dict[str, str]) -> Iterator[
 def check_lock(repo: Repo) -> list[str]:
     """Return a line for each way in which dvc.lock and dvc.yaml are not true."""
     root = Path(repo.root_dir)
+    stages = {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
     pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     lock = root / "dvc.lock"
     locked = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
-    stages = {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
-    made = {str(out): out.hash_info.value for stage in stages.values() for out in stage.outs}
+    made = {str(out): out.hash_info.value for stage in repo.index.stages for out in stage.outs}
     faults = [f"dvc.lock has the stage {name}, dvc.yaml has not" for name in sorted(locked.keys() - stages.keys())]
+    for stage in repo.index.stages:
+        if not isinstance(stage, PipelineStage):  # data that `dvc add` tracks
+            faults += [
+                f"{out}: not the one that {stage.path_in_repo} has"
+                for out in stage.outs
+                if out.exists and out.workspace_status()
+            ]
     for name, stage in stages.items():
         faults += undeclared(name, pipeline[name], root)
         if name in locked:
@@ -146,33 +165,17 @@ def check_lock(repo: Repo) -> list[str]:
     return faults
 
 
-class Remote:
-    """The default remote, read object by object."""
-
-    def __init__(self, repo: Repo) -> None:
-        name = repo.config["core"].get("remote")
-        if not name:
-            raise UserError(".dvc/config: no default remote; `dvc remote add -d NAME gs://bucket/prefix` names one")
-        self.name, self.url = name, repo.config["remote"][name]["url"]
-        self.verifies = repo.config["remote"][name].get("verify", False)
-        self.objects = repo.cloud.get_remote_odb(name)
-
-    def md5(self, oid: str) -> str | None:
-        """Return the MD5, in hexadecimal, of the object's content, or None where the remote has no such object."""
-        fs, path = self.objects.fs, self.objects.oid_to_path(oid)
-        try:
-            info = fs.info(path)
-            if "md5Hash" in info:
-                return base64.b64decode(info["md5Hash"]).hex()
-            with fs.open(path, "rb") as file:
-                return hashlib.file_digest(file, "md5").hexdigest()
-        except FileNotFoundError:
-            return None
-
-    def read(self, oid: str) -> bytes:
-        """Return the object's content."""
-        content: bytes = self.objects.fs.cat_file(self.objects.oid_to_path(oid))
-        return content
+def md5_in(objects: Any, oid: str) -> str | None:
+    """Return the MD5, in hexadecimal, of an object's content in the remote, or None where there is no such object."""
+    fs, path = objects.fs, objects.oid_to_path(oid)
+    try:
+        info = fs.info(path)
+        if "md5Hash" in info:
+            return base64.b64decode(info["md5Hash"]).hex()
+        with fs.open(path, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def files_of(folder: Object, listing: bytes) -> list[Object]:
@@ -186,31 +189,33 @@ def check_remote(repo: Repo) -> tuple[list[str], str]:
     Raises UserError when the remote cannot be read.
     """
     remote = Remote(repo)
-    faults = [] if remote.verifies else [f".dvc/config: the remote {remote.name} needs `verify = true`"]
+    remote.check()
+    objects = remote.objects
+    faults = [] if remote.settings.get("verify") else [f".dvc/config: the remote {remote.name} needs `verify = true`"]
     outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache and out.hash_info]
     tops = [Object(path=str(out), oid=out.hash_info.value) for out in outs]
     try:
-        found = faults_of(remote, tops)
+        found = faults_of(objects, tops)
         whole = [top for top, fault in zip(tops, found, strict=True) if top.oid.endswith(".dir") and not fault]
-        inside = [file for top in whole for file in files_of(top, remote.read(top.oid))]
-        found += faults_of(remote, inside)
-    except UNREACHABLE as error:
-        raise UserError(f"{remote.url}: cannot be read: {errors.one_line(error)[:300]}") from None
+        inside = [file for top in whole for file in files_of(top, objects.fs.cat_file(objects.oid_to_path(top.oid)))]
+        found += faults_of(objects, inside)
+    except UNREADABLE as error:
+        raise remote.refused(error) from None
     checked = f"all {len(tops) + len(inside)} objects of its {len(tops)} outputs are in {remote.url}"
     return faults + [fault for fault in found if fault], checked
 
 
-def faults_of(remote: Remote, objects: list[Object]) -> list[str | None]:
-    """Return for each object what is wrong with it in the remote, or None."""
+def faults_of(objects: Any, wanted: list[Object]) -> list[str | None]:
+    """Return for each wanted object what is wrong with it in the remote, or None."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        asked = pool.map(remote.md5, [item.oid for item in objects])
-        hashes = list(tqdm(asked, total=len(objects), desc="verify", unit="object", leave=False, disable=None))
-    return [fault_of(remote, item, md5) for item, md5 in zip(objects, hashes, strict=True)]
+        asked = pool.map(lambda item: md5_in(objects, item.oid), wanted)
+        hashes = list(tqdm(asked, total=len(wanted), desc="verify", unit="object", leave=False, disable=None))
+    return [fault_of(objects, item, md5) for item, md5 in zip(wanted, hashes, strict=True)]
 
 
-def fault_of(remote: Remote, item: Object, found: str | None) -> str | None:
+def fault_of(objects: Any, item: Object, found: str | None) -> str | None:
     """Return what is wrong with an object whose content was found to have an MD5, or None."""
-    where = remote.objects.fs.unstrip_protocol(remote.objects.oid_to_path(item.oid))
+    where = objects.fs.unstrip_protocol(objects.oid_to_path(item.oid))
     if found is None:
         return f"{item.path}: not in the remote ({where}); `dvc push` from where it was made"
     if found != item.md5:

@@ -1,0 +1,128 @@
+"""Push to the default remote and pull from it, with the run cache, and say clearly what is wrong with it.
+
+    python -m tools.remote push
+    python -m tools.remote pull
+
+DVC does the work, and can be called by itself too. This first asks the bucket one question, so that a key file that
+cannot be read, a missing sign-in, a permission, a bucket or a network ends in one line; and it does not forget
+`--run-cache`, without which a teammate trains again what you have trained.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from dvc.cli import main as dvc
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from gcsfs.retry import HttpError
+from google.auth.exceptions import GoogleAuthError
+from google.oauth2.service_account import Credentials
+
+from tweets import errors
+from tweets.errors import UserError
+
+GOOGLE = "https://storage.googleapis.com"
+SECONDS_TO_ANSWER = 10
+UNREADABLE = (OSError, ValueError, HttpError, GoogleAuthError, requests.RequestException)
+
+
+class Remote:
+    """The default remote of a DVC repository. Raises UserError when there is none."""
+
+    def __init__(self, repo: Repo) -> None:
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises in any case
+        self.name = repo.config["core"].get("remote")
+        self.settings: dict[str, Any] = repo.config["remote"].get(self.name, {})
+        if not self.settings:
+            raise UserError(".dvc/config: no default remote; `dvc remote add -d NAME gs://bucket/prefix` names one")
+        self.url = self.settings["url"]
+        self._repo = repo
+
+    @property
+    def objects(self) -> Any:
+        """DVC's object database in the remote."""
+        return self._repo.cloud.get_remote_odb(self.name)
+
+    @property
+    def bucket(self) -> str | None:
+        """The name of the bucket, or None where the remote is not in Google Cloud Storage."""
+        parts = urlsplit(self.url)
+        return parts.netloc if parts.scheme in ("gs", "gcs") else None
+
+    def check(self) -> None:
+        """Ask the bucket for one object. Raises UserError, with what is needed, when it cannot be read."""
+        if not self.bucket:
+            return
+        check_keys(self.settings.get("credentialpath"))
+        endpoint = self.settings.get("endpointurl", GOOGLE)
+        try:
+            requests.get(endpoint, timeout=SECONDS_TO_ANSWER)
+        except requests.RequestException as error:
+            hint = "`make gcs` starts it" if "127.0.0.1" in endpoint else "is there a network, or a proxy to set?"
+            raise UserError(f"{self.url}: no answer from {endpoint}; {hint} ({type(error).__name__})") from None
+        try:
+            self.objects.fs.fs.call("GET", "b/{}/o", self.bucket, maxResults=1, json_out=True)
+        except FileNotFoundError:
+            raise UserError(f"{self.url}: there is no bucket {self.bucket}; `.dvc/config` names another one?") from None
+        except UNREADABLE as error:
+            raise self.refused(error) from None
+
+    def refused(self, error: BaseException) -> UserError:
+        """Return the line for what an attempt to read or write the remote has raised."""
+        said = errors.one_line(error)[:300]
+        if isinstance(error, GoogleAuthError) or "Anonymous" in said or " 401" in f" {getattr(error, 'code', '')}":
+            needed = "sign in with `gcloud auth application-default login`, or set a key file (see the README)"
+        elif "Forbidden" in said:
+            needed = "the account that you are signed in with needs the role Storage Object User on the bucket"
+        else:
+            needed = "the remote must be readable"
+        return UserError(f"{self.url}: {said}; {needed}")
+
+
+def check_keys(configured: str | None) -> None:
+    """Raise UserError where a key file is named that is not one: in DVC's configuration or in the environment.
+
+    The Google libraries look elsewhere without a word when they cannot read it.
+    """
+    variable = "GOOGLE_APPLICATION_CREDENTIALS"
+    for where, name in (("credentialpath in .dvc/config.local", configured), (variable, os.environ.get(variable))):
+        if not name:
+            continue
+        try:
+            content = json.loads(Path(name).read_text(encoding="utf-8"))
+            if content.get("type") == "service_account":
+                Credentials.from_service_account_info(content)  # type: ignore[no-untyped-call]
+            elif content.get("type") not in ("authorized_user", "external_account", "impersonated_service_account"):
+                raise ValueError(f"its type is {content.get('type')!r}")
+        except FileNotFoundError:
+            raise UserError(f"{name}: no such key file; {where} names it") from None
+        except (OSError, ValueError, AttributeError) as error:
+            said = errors.one_line(error)[:200]
+            raise UserError(f"{name}: not a key file of Google Cloud ({said}); {where} names it") from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="push to the default remote or pull from it, with the run cache")
+    parser.add_argument("action", choices=("push", "pull"))
+    action = parser.parse_args().action
+    try:
+        with Repo() as repo:
+            remote = Remote(repo)
+            remote.check()
+            if code := dvc([action, "--run-cache"]):
+                remote.check()  # it may have gone away meanwhile
+                print(f"remote: `dvc {action}` failed; what was transferred stays, so run it again", file=sys.stderr)
+                sys.exit(code)
+    except DvcException as error:
+        raise UserError(errors.one_line(error)) from None
+
+
+if __name__ == "__main__":
+    errors.run("remote", main)
