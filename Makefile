@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots constraints
+.PHONY: repro test check setup setup-dev compare plots report constraints
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -21,6 +21,9 @@ compare: setup ## hold this tree's metrics against the committed ones
 
 plots: setup ## write dvc_plots/index.html, which opens without a network
 	$(IN_VENV) dvc plots show
+
+report: setup-dev ## write report/, one page and one Markdown file; REV= names what to compare with
+	$(IN_VENV) python -m tools.report $(if $(REV),"$(REV)")
 
 setup: .venv/requirements
 setup-dev: .venv/requirements-dev
