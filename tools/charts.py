@@ -16,7 +16,13 @@ CONFIG = {
     "aria": False,  # each chart has one label as a whole
     "axis": {"labelFontSize": 12, "titleFontSize": 13},
     "header": {"labelFontSize": 13},
-    "legend": {"orient": "bottom", "labelFontSize": 13, "titleFontSize": 13},
+    "legend": {
+        "orient": "bottom",
+        "columns": 3,
+        "layout": {"bottom": {"direction": "vertical"}},
+        "labelFontSize": 13,
+        "titleFontSize": 13,
+    },
     "text": {"fontSize": 12},
     "title": {"fontSize": 15},
 }
@@ -68,6 +74,8 @@ def _draw(renderer: Any, other: str | None) -> list[Chart]:
         pictures = {name: here, f"{name}-before": there}
     else:
         pictures = {name: here + there}
+    if len(pictures) == 1 and pictures[name] is here and "facet" not in spec:
+        spec = {**spec, "encoding": {k: v for k, v in spec["encoding"].items() if v["field"] != "rev"}}  # no legend
     return [
         _chart(picture, renderer.name, {**spec, "data": {"values": points}}, note, fields)
         for picture, points in pictures.items()

@@ -94,15 +94,13 @@ def origin(repo: Repo) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{lock}: no such file; run `dvc repro`") from None
     changes = git("-c", "core.quotePath=false", "status", "--porcelain").splitlines()
-    stale, absent = state(repo.status())
     source = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["fetch"]
     return {
         "commit": None if repo.scm.no_commits else git("rev-parse", "HEAD"),
         "changes": [line.split(maxsplit=1)[1] for line in changes[:LISTED]],
         "more_changes": len(changes[LISTED:]),
         "lock": files.sha256(lock),
-        "stale": stale,
-        "absent": absent,
+        **state(repo.status()),
         "source": source["source"] + (f" ({source['path']})" if source["source"] != "crowdflower" else ""),
         "hashes": [
             (out["path"], out.get("md5", "")) for stage in stages.values() for out in stage.get("outs", [])
@@ -111,30 +109,36 @@ def origin(repo: Repo) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def state(status: dict[str, list[Any]]) -> tuple[list[str], list[str]]:
-    """Return in words what makes dvc.lock stale, from DVC's status, and the data that is not here to be checked."""
-    stale, absent = [], set()
+def state(status: dict[str, list[Any]]) -> dict[str, list[str]]:
+    """Return the stages that `dvc repro` would run by DVC's status, what changed, and the data that is not here."""
+    stages: list[str] = []
+    changed: list[str] = []
+    absent: list[str] = []
     for stage, causes in status.items():
         for cause in causes:
-            for kind, entries in cause.items() if isinstance(cause, dict) else [(cause, {"": ""})]:
+            for entries in cause.values() if isinstance(cause, dict) else [{cause: ""}]:
                 for path, how in entries.items():
                     if how == "deleted" and path.startswith(("data/", "models/")):
-                        absent.add(path)
+                        absent.append(path)
                     else:
-                        what = ", ".join(how) if isinstance(how, dict) else path
-                        stale.append(f"{stage}: {kind}: {what}".removesuffix(": "))
-    return stale, sorted(absent)
+                        stages.append(stage)
+                        changed += how if isinstance(how, dict) else [path]
+    return {"stages": unique(stages), "changed": unique(changed), "absent": unique(absent)}
+
+
+def unique(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def compare_metrics(repo: Repo, commit: str, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the old and new value of each metric that this run has, their difference and what it means."""
+    """Return the old and new value of each number among the metrics of this run, their difference and what it means."""
     found = repo.metrics.diff(a_rev=commit, b_rev="workspace", all=True).get("diff", {})
     transformer, baseline = (model["intervals"] for model in report["models"])
     intervals = {**transformer, "baseline_macro_f1": baseline["macro_f1"]}
     rows = []
     for path, metrics in sorted(found.items(), key=lambda item: (item[0] != "metrics/evaluate.json", item[0])):
         for name, change in sorted(metrics.items()):
-            if change.get("new") is not None:
+            if isinstance(change.get("new"), int | float):
                 interval = intervals.get(name) if path == "metrics/evaluate.json" else None
                 title = f"{Path(path).stem}: {name}"
                 rows.append({"name": title, **change, "meaning": meaning(name, change, interval)})
@@ -201,7 +205,7 @@ def mistakes() -> list[dict[str, str]] | None:
     if not MISTAKES.exists():
         return None
     try:
-        rows = pd.read_csv(MISTAKES, dtype=str, keep_default_na=False)[SHOWN]
+        rows = pd.read_csv(MISTAKES, dtype=str, keep_default_na=False, lineterminator="\n")[SHOWN]
         return [dict(zip(SHOWN, row, strict=True)) for row in rows.itertuples(index=False)]
     except (ValueError, KeyError) as error:
         raise UserError(f"{MISTAKES}: not the table that `dvc repro` writes: {errors.one_line(error)[:200]}") from None
