@@ -210,7 +210,7 @@ def test_without_a_wish_it_compares_with_what_was_before_the_last_change(clone: 
     page = make(clone)
     assert f"HEAD ({head(clone)[:7]}): the last commit; the results here are not committed" in page.shown
     assert page.row("train.lr") == ["0.003", "0.002", "-0.001"]
-    assert "stale: dvc repro would run train, evaluate; changed: train.lr" in page.shown
+    assert "stale: changed for train: train.lr; dvc repro renews it" in page.shown
     assert page.shown.count("params.yaml")  # among what is not committed
 
 

@@ -95,7 +95,8 @@ def _chart(name: str, path: str, spec: dict[str, Any], note: str, fields: dict[s
     svg = vl_convert.vegalite_to_svg(spec, config=CONFIG, allowed_base_urls=[])
     width = int(float(re.search(r' width="([\d.]+)"', svg)[1]))  # type: ignore[index]
     label = escape(f"{fields['title']}. {numbers}")
-    svg = re.sub(r'( id="|url\(#)', rf"\g<1>{name}-", svg)  # one page holds all of them
+    for number, old in enumerate(dict.fromkeys(re.findall(r' id="([^"]+)"', svg))):  # Vega counts on in a process
+        svg = svg.replace(f' id="{old}"', f' id="{name}-{number}"').replace(f"url(#{old})", f"url(#{name}-{number})")
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" style="min-width: {NARROWEST * width:.0f}px" ', 1)
     return Chart(
         name=name,

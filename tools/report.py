@@ -110,7 +110,7 @@ def origin(repo: Repo) -> dict[str, Any]:
 
 
 def state(status: dict[str, list[Any]]) -> dict[str, list[str]]:
-    """Return the stages that `dvc repro` would run by DVC's status, what changed, and the data that is not here."""
+    """Return the stages for which something changed by DVC's status, what changed, and the data that is not here."""
     stages: list[str] = []
     changed: list[str] = []
     absent: list[str] = []
