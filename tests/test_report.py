@@ -312,12 +312,13 @@ def test_outside_git_it_says_so(clone: Path) -> None:
 
 def test_a_failing_write_keeps_the_old_report(clone: Path) -> None:
     make(clone)
-    old = (clone / HTML).read_bytes()
+    old = (clone / HTML).read_bytes(), (clone / MARKDOWN).read_bytes()
+    set_param(clone, "train.lr", 0.002)  # a new report would differ
     rows = pd.read_csv(clone / report.MISTAKES).drop(columns="text")  # read last, when all else is written
     (clone / report.MISTAKES).unlink()
     rows.to_csv(clone / report.MISTAKES, index=False)
     assert refused(clone).startswith("report: data/mistakes.csv: not the table that `dvc repro` writes: ")
-    assert (clone / HTML).read_bytes() == old
+    assert ((clone / HTML).read_bytes(), (clone / MARKDOWN).read_bytes()) == old
     assert not [found.name for found in clone.glob(".report*")]
 
 
