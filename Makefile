@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints
+.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -37,6 +37,9 @@ gcs: setup-dev ## a Google Cloud Storage bucket on this machine, for trying ever
 
 gcs-stop: setup-dev
 	$(IN_VENV) python -m tools.gcs stop
+
+report: setup-dev ## write report/, one page and one Markdown file; REV= names what to compare with
+	$(IN_VENV) python -m tools.report $(if $(REV),"$(REV)")
 
 setup: .venv/requirements
 setup-dev: .venv/requirements-dev
