@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments verify gcs gcs-stop constraints
+.PHONY: repro test check setup setup-dev compare plots experiments search verify gcs gcs-stop constraints
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -25,6 +25,9 @@ plots: setup ## write dvc_plots/index.html, which opens without a network
 experiments: setup ## the experiments of this commit: scores, and the params in which they differ
 	$(IN_VENV) dvc exp show --no-pager --only-changed --sort-by valid.macro_f1 --sort-order desc \
 	  --drop '(?!Experiment$$|valid.macro_f1$$|macro_f1$$|(fetch|prepare|featurize|baseline|train|evaluate)\.)' --keep '(valid.)?macro_f1$$'
+
+search: setup-dev ## search for better params, as search.yaml says; started again, it goes on
+	$(IN_VENV) python -m tools.search
 
 verify: setup ## is dvc.lock true, and is all that it names in the remote?
 	$(IN_VENV) python -m tools.verify

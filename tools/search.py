@@ -42,7 +42,8 @@ def open_study(folder: Path, settings: Settings, space: Space) -> optuna.Study:
             study_name=settings.study,
             load_if_exists=True,
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(pruner.startup_trials, pruner.warmup_evaluations),
+            # Optuna counts steps from 0, evaluations count from 1.
+            pruner=optuna.pruners.MedianPruner(pruner.startup_trials, pruner.warmup_evaluations + 1),
         )
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise UserError(

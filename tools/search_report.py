@@ -1,6 +1,7 @@
 """What a search found: a table for the terminal, and a page of plots that opens without a network."""
 
 import html
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }}
 .wide {{ overflow-x: auto }}
-svg {{ max-width: 100%; height: auto }}
+th, td {{ white-space: nowrap }}
+svg {{ max-width: 100%; height: auto; overflow: visible }}
 </style>
 <h1>{title}</h1>
 {body}
@@ -67,24 +69,27 @@ def ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 def frame(study: optuna.Study, trials: list[FrozenTrial]) -> pd.DataFrame:
     """Return the table of trials, all of it text."""
-    rows = [
-        {
-            "rank": str(rank) if trial.state == TrialState.COMPLETE else "",
-            "experiment": f"{study.study_name}-{trial.number}",
-        }
-        | {name: short(value) for name, value in trial.params.items()}
-        | {"macro-F1": f"{score:.4f}" if (score := last_score(trial)) is not None else "", "state": state_of(trial)}
-        | {"time": duration(trial)}
-        for rank, trial in enumerate(ranked(trials), 1)
-    ]
+    rows = []
+    for rank, trial in enumerate(ranked(trials), 1):
+        score = last_score(trial)
+        rows.append(
+            {
+                "rank": str(rank) if trial.state == TrialState.COMPLETE else "",
+                "experiment": f"{study.study_name}-{trial.number}",
+                **{name: short(value) for name, value in trial.params.items()},
+                "macro-F1": "" if score is None else f"{score:.4f}",
+                "time": duration(trial),
+                "state": state_of(trial),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def state_of(trial: FrozenTrial) -> str:
     """Return what the table says of how a trial ended."""
-    if trial.state == TrialState.COMPLETE:
-        return "complete"
-    return f"stopped at evaluation {trial.last_step}" if trial.state == TrialState.PRUNED else outcome(trial)
+    if trial.state == TrialState.PRUNED:
+        return f"stopped at evaluation {trial.last_step}"
+    return "complete" if trial.state == TrialState.COMPLETE else textwrap.shorten(outcome(trial), 60)
 
 
 def table(study: optuna.Study, trials: list[FrozenTrial]) -> str:
@@ -96,10 +101,10 @@ def write_page(path: Path, study: optuna.Study, trials: list[FrozenTrial]) -> No
     """Write the table and the plots as one HTML page that refers to nothing outside of it."""
     parts = []
     for title, spec in charts(study, trials).items():
-        svg = vl_convert.vegalite_to_svg({**spec, "config": {"font": "system-ui, sans-serif"}})
+        svg = vl_convert.vegalite_to_svg({**spec, "config": {"axis": {"labelOverlap": True}}})
         parts.append(f"<h2>{html.escape(title)}</h2>\n{svg}")
     rows = frame(study, trials).to_html(index=False, border=0)
-    title = f"Search {study.study_name}"
+    title = f"Search: {study.study_name}"
     with files.replacing(path) as staged:
         body = "\n".join([*parts, f'<h2>Trials</h2>\n<div class="wide">{rows}</div>'])
         staged.write_text(PAGE.format(title=html.escape(title), body=body), encoding="utf-8")
@@ -131,7 +136,7 @@ def coloured() -> dict[str, Any]:
         "field": "state",
         "type": "nominal",
         "title": None,
-        "scale": {"domain": list(STATES.values()), "range": ["#2b6cb0", "#a0aec0", "#c53030"]},
+        "scale": {"domain": list(STATES.values()), "range": ["#2b6cb0", "#d69e2e", "#c53030"]},
     }
 
 
@@ -147,7 +152,7 @@ def history(points: list[dict[str, Any]]) -> dict[str, Any]:
         "layer": [
             {
                 "data": {"values": best},
-                "mark": {"type": "line", "interpolate": "step-after", "color": "#dd6b20"},
+                "mark": {"type": "line", "interpolate": "step-after", "color": "#a0aec0"},
                 "encoding": {"x": x, "y": {"field": "best", **number_axis(SCORE)}},
             },
             {
@@ -166,7 +171,9 @@ def against_params(points: list[dict[str, Any]], trials: list[FrozenTrial]) -> d
             x: dict[str, Any] = {"type": "ordinal", "title": name, "sort": None, "axis": {"labelAngle": 0}}
             x["scale"] = {"domain": [str(choice) for choice in distribution.choices]}
         else:
-            x = number_axis(name, type="log" if getattr(distribution, "log", False) else "linear")
+            low, high, log = (getattr(distribution, name) for name in ("low", "high", "log"))
+            x = number_axis(name, domain=[low, high], nice=False, type="log" if log else "linear")
+            x["axis"] = {"tickCount": 5, "format": "~g"}
         values = [
             {"x": str(p[name]) if "sort" in x else p[name], "score": p["score"], "state": p["state"]} for p in points
         ]
@@ -207,7 +214,7 @@ def importances(study: optuna.Study) -> dict[str, Any]:
 def learning_curves(trials: list[FrozenTrial]) -> dict[str, Any]:
     values = [
         {"trial": trial.number, "state": STATES[trial.state], "evaluation": evaluation, "score": score}
-        for trial in trials
+        for trial in ranked(trials)  # the stopped ones last, to lie on top
         for evaluation, score in trial.intermediate_values.items()
     ]
     return {

@@ -138,14 +138,16 @@ def make_clone(place: Place) -> None:
 
 
 def link_local(place: Place) -> None:
-    """Link into the clone the files of local paths that Git does not track: data of the user's own, an encoder."""
+    """Link into the clone the files of local paths that neither Git nor DVC tracks: data of the user's own."""
     for name in place.local:
         source = place.root / name
         for file in source.rglob("*") if source.is_dir() else [source]:
-            link = place.clone / file.relative_to(place.root)
-            if file.is_file() and not link.exists():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file)
+            path = file.relative_to(place.root)
+            # What a .dvc file names DVC puts there itself: it must not meet a link into the user's workspace.
+            in_dvc = any((place.clone / f"{parent}.dvc").exists() for parent in (path, *path.parents))
+            if file.is_file() and not in_dvc and not (place.clone / path).exists():
+                (place.clone / path).parent.mkdir(parents=True, exist_ok=True)
+                (place.clone / path).symlink_to(file)
 
 
 def local_paths(root: Path, values: Iterable[Any]) -> tuple[str, ...]:
@@ -164,7 +166,7 @@ def local_paths(root: Path, values: Iterable[Any]) -> tuple[str, ...]:
 def override(value: Any) -> str:
     """Return a value in the grammar of `dvc exp run -S`."""
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        escaped = value.replace("'", r"\'")
         return f"'{escaped}'"
     return json.dumps(value)
 
