@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report
+.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -28,6 +28,9 @@ experiments: setup ## the experiments of this commit: scores, and the params in 
 
 push pull: setup ## to and from the default remote, with the run cache
 	$(IN_VENV) python -m tools.remote $@
+
+search: setup-dev ## search for better params, as search.yaml says; started again, it goes on
+	$(IN_VENV) python -m tools.search
 
 verify: setup ## is dvc.lock true, and is all that it names in the remote?
 	$(IN_VENV) python -m tools.verify

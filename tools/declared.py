@@ -42,24 +42,29 @@ def code(stage: str, root: Path) -> set[str]:
     return {file.relative_to(root).as_posix() for name in seen if (file := file_of(name, root))}
 
 
-def params(stage: str) -> set[str]:
-    """Return the keys of params.yaml that a stage reads: those of the section that its module declares.
+def section(stage: str) -> Any:
+    """Return the dataclass that a stage's module declares for its section of params.yaml.
 
     Imports the stage, so the current folder must be the root of the repository.
     """
     module = importlib.import_module(f"stages.{stage}")
-    [section] = [
+    [found] = [
         value
         for value in vars(module).values()
         if dataclasses.is_dataclass(value)
         and value.__module__ == module.__name__
         and f"Section `{stage}`" in (value.__doc__ or "")
     ]
-    return set(_keys(section, stage))
+    return found
 
 
-def _keys(section: Any, prefix: str) -> Iterator[str]:
-    for name, kind in typing.get_type_hints(section).items():
+def params(stage: str) -> set[str]:
+    """Return the keys of params.yaml that a stage reads: those of the section that its module declares."""
+    return set(_keys(section(stage), stage))
+
+
+def _keys(cls: Any, prefix: str) -> Iterator[str]:
+    for name, kind in typing.get_type_hints(cls).items():
         key = f"{prefix}.{name}"
         yield from _keys(kind, key) if dataclasses.is_dataclass(kind) else [key]
 
