@@ -10,6 +10,7 @@ The model is used as the folder that a user loads: the stage makes sure that `tr
 that are scored here, and gives the same probabilities.
 """
 
+import csv
 import itertools
 from pathlib import Path
 from typing import Annotated, Any
@@ -225,7 +226,9 @@ def main() -> None:
     with files.replacing(Path("plots/evaluate")) as staged:
         write_plots(staged, truth, model_p, base_p, labels, settings.bins)
     with files.replacing(Path("data/mistakes.csv")) as staged:
-        mistakes(rows, truth, model_p, labels, settings.mistakes).to_csv(staged, index=False)
+        # All text in quotes: pandas sets none around a lone carriage return, which ends a row when it is read.
+        found = mistakes(rows, truth, model_p, labels, settings.mistakes)
+        found.to_csv(staged, index=False, quoting=csv.QUOTE_NONNUMERIC)
     files.write_json(Path("metrics/behaviour.json"), tests)
     files.write_json(Path("metrics/slices.json"), {"slices": slice_scores(slices(rows), truth, model_p, base_p)})
     files.write_json(Path("metrics/evaluate.json"), report)

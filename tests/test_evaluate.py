@@ -303,6 +303,17 @@ def test_only_so_many_mistakes_are_kept_as_the_param_says(copy: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv("data/mistakes.csv"), first)
 
 
+def test_a_lone_carriage_return_in_a_mistake_ends_no_row(copy: Path) -> None:
+    test = copy / "data/prepared/test.parquet"
+    rows = pd.read_parquet(test)
+    rows["raw"] = "first\rsecond"
+    rows.to_parquet(test)
+    evaluate.main()
+    found = pd.read_csv("data/mistakes.csv")
+    assert len(found) > 1
+    assert set(found["text"]) == {"first\rsecond"}
+
+
 def test_without_mistakes_the_table_is_empty() -> None:
     rows = pd.DataFrame({"id": ["x"], "label": ["good"], "confidence": [1.0], "raw": ["fine"]})
     found = evaluate.mistakes(rows, np.array([1]), np.array([[0.1, 0.9]]), ["bad", "good"], 5)

@@ -107,6 +107,16 @@ def test_lines_from_stdin_are_labelled_in_their_order(
     assert found["text"].tolist() == lines
 
 
+@pytest.mark.parametrize("output", [None, "out.csv"])
+def test_a_lone_carriage_return_in_a_tweet_ends_no_row(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str | None
+) -> None:
+    (here / "in.csv").write_text('text\n"first\rsecond"\nthird\n', newline="")
+    run(monkeypatch, "--input", "in.csv", *(["--output", output] if output else []))
+    found = read_table(here / output) if output else pd.read_csv(io.StringIO(capsys.readouterr().out, newline=""))
+    assert found["text"].tolist() == ["first\rsecond", "third"]
+
+
 @pytest.mark.parametrize("output", [None, "out.csv", "out.tsv", "out.parquet"])
 def test_chunks_give_the_same_bytes_as_one_go(
     here: Path,

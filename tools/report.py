@@ -205,7 +205,7 @@ def mistakes() -> list[dict[str, str]] | None:
     if not MISTAKES.exists():
         return None
     try:
-        rows = pd.read_csv(MISTAKES, dtype=str, keep_default_na=False, lineterminator="\n")[SHOWN]
+        rows = pd.read_csv(MISTAKES, dtype=str, keep_default_na=False)[SHOWN]
         return [dict(zip(SHOWN, row, strict=True)) for row in rows.itertuples(index=False)]
     except (ValueError, KeyError) as error:
         raise UserError(f"{MISTAKES}: not the table that `dvc repro` writes: {errors.one_line(error)[:200]}") from None

@@ -65,7 +65,7 @@ class Settings:
 
 def load(path: Path) -> Settings:
     """Return the settings in the YAML file at `path`. Raises UserError as params.load does."""
-    return params.build(Settings, params._read(path), str(path))
+    return params.build(Settings, params.read(path), str(path))
 
 
 def distributions(path: Path, space: dict[str, Any]) -> dict[str, BaseDistribution]:
@@ -79,7 +79,7 @@ def distributions(path: Path, space: dict[str, Any]) -> dict[str, BaseDistributi
 
 def current() -> dict[str, Any]:
     """Return the value in params.yaml of each param of STAGES, by its dotted key; `1e-4` is the number."""
-    content = params._read(Path("params.yaml"))
+    content = params.read(Path("params.yaml"))
     return {key: _number(value) for name in STAGES for key, value in _leaves(content.get(name), name)}
 
 
@@ -129,7 +129,7 @@ def _range(where: str, limits: Range, now: Any) -> BaseDistribution:
 
 def check_values(path: Path, space: dict[str, BaseDistribution]) -> None:
     """Raise UserError for the first choice, or end of a range, that the stage would refuse. Imports the stages."""
-    content = params._read(Path("params.yaml"))
+    content = params.read(Path("params.yaml"))
     for key, distribution in space.items():
         name, *parents, last = key.split(".")
         cls = declared.section(name)

@@ -39,7 +39,7 @@ def load(name: str, cls: type[T], path: Path = Path("params.yaml")) -> T:
     Raises UserError when the file or the section is missing, and for each key that is unknown, missing, of the
     wrong type or out of range, with what was found, what is needed and where.
     """
-    values = _read(path).get(name)
+    values = read(path).get(name)
     if not isinstance(values, dict):
         raise UserError(f"{path}: no section `{name}`; it needs one, with the keys that stages/{name}.py declares")
     return build(cls, values, f"{path}: {name}")
@@ -54,7 +54,8 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
         raise UserError("; ".join(_describe(where, detail) for detail in error.errors())) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file that holds a mapping. Raises UserError when it does not."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

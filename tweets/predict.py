@@ -9,6 +9,7 @@ Parquet file, or lines from stdin (`-`), and writes its columns followed by `pre
 """
 
 import argparse
+import csv
 import io
 import sys
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def write(chunks: Iterator[pd.DataFrame], output: Path | None) -> None:
     """Write the chunks to stdout as CSV, or to the file, which appears only when all of them are in it."""
     if output is None:
         for number, chunk in enumerate(chunks):
-            chunk.to_csv(sys.stdout, index=False, header=number == 0)
+            chunk.to_csv(sys.stdout, index=False, header=number == 0, quoting=csv.QUOTE_NONNUMERIC)
         return
     with files.replacing(output) as staged:
         if output.suffix == ".parquet":
@@ -109,7 +110,7 @@ def write(chunks: Iterator[pd.DataFrame], output: Path | None) -> None:
         with staged.open("w", encoding="utf-8", newline="") as file:
             for number, chunk in enumerate(chunks):
                 separator = "\t" if output.suffix == ".tsv" else ","
-                chunk.to_csv(file, sep=separator, index=False, header=number == 0)
+                chunk.to_csv(file, sep=separator, index=False, header=number == 0, quoting=csv.QUOTE_NONNUMERIC)
 
 
 def main() -> None:
