@@ -108,6 +108,22 @@ def check_keys(configured: str | None) -> None:
             raise UserError(f"{name}: not a key file of Google Cloud ({said}); {where} names it") from None
 
 
+def push_runs(repo: Repo) -> int:
+    """Push the outputs of all runs in the run cache, and return how many objects went.
+
+    `dvc push --run-cache` pushes what a run was made of and the hashes of its outputs, but not the outputs, unless
+    dvc.lock names them too; and never its metrics and plots, which are in Git. Raises UserError when one fails.
+    """
+    runs = Path(repo.stage_cache.cache_dir).glob("??/*/*")
+    used = repo.stage_cache.get_used_objs([(run.parent.name, run.name) for run in runs])
+    here = repo.cache.local
+    objects = {item for found in used.values() for item in found if here.exists(item.value)}
+    result = repo.cloud.push(objects)
+    if result.failed:
+        raise UserError(f"{len(result.failed)} outputs of the run cache could not be pushed; run it again")
+    return len(result.transferred)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="push to the default remote or pull from it, with the run cache")
     parser.add_argument("action", choices=("push", "pull"))
@@ -120,6 +136,8 @@ def main() -> None:
                 remote.check()  # it may have gone away meanwhile
                 print(f"remote: `dvc {action}` failed; what was transferred stays, so run it again", file=sys.stderr)
                 sys.exit(code)
+            if action == "push":
+                print(f"remote: and {push_runs(repo)} objects of the run cache")
     except DvcException as error:
         raise UserError(errors.one_line(error)) from None
 
