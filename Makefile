@@ -1,7 +1,7 @@
 # `make repro` and `make test` need Python 3.11 or newer, Git and make; they set up .venv on their first call.
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints
