@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.repo import Repo
 
 from tools import github
+from tools.remote import Remote
 from tools.repository import git, head_of, publish, push_commit, record, same_content
 from tweets import errors, files
 from tweets.errors import UserError
@@ -52,13 +54,15 @@ def python(*arguments: str) -> list[str]:
 
 def pull() -> None:
     """Get what the remote has. What it lacks is rebuilt by `dvc repro`; a remote that does not answer is an error."""
+    with Repo() as repo:
+        Remote(repo).check()
     need("dvc", "fetch", "--run-cache")
     run("dvc", "checkout", "--allow-missing")
 
 
 def push() -> None:
     """Push the reproduced objects, then commit the lock that names them to the pull request's branch."""
-    need("dvc", "push", "--run-cache")
+    need(*python("tools.remote", "push"))
     branch = github.variable("GITHUB_HEAD_REF")
     commit = record(RESULTS, "Reproduce: what `dvc repro` makes of this branch")
     if not commit:
@@ -113,7 +117,7 @@ def data() -> None:
     if not commit:
         print("data: nothing changed since the commit")
         return
-    need("dvc", "push", "--run-cache")
+    need(*python("tools.remote", "push"))
     push_commit(commit, DATA_BRANCH, "--force")
     text = (
         "The data differs from what main was reproduced with. The pipeline reproduces the rest on this branch; as a"
