@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "-".join(["token", "of", "this", "job"])
 REPOSITORY = "acme/tweets"
+# What Google Cloud Storage answers to who has not signed in.
+REFUSED = {"code": 401, "message": "Anonymous caller does not have storage.objects.list access", "errors": []}
 # What the documentation of each endpoint requires of the body, and allows.
 BODIES = {
     "statuses": ({"state"}, {"state", "target_url", "description", "context"}),
@@ -104,6 +106,9 @@ def handler(github: GitHub) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             if url.path.startswith(f"/{REPOSITORY}.git/"):
                 self.git(url.path, url.query, content)
+                return
+            if url.path.startswith("/b/") or url.path.startswith("/storage/"):  # a bucket that refuses
+                self.reply(401, {"Content-Type": "application/json"}, json.dumps({"error": REFUSED}).encode())
                 return
             path = url.path.removeprefix(f"/api/v3/repos/{REPOSITORY}/")
             github.asked.append((self.command, path))

@@ -410,7 +410,7 @@ def test_a_remote_that_refuses_fails_at_once(first: Runner, world: World) -> Non
     (first.clone / ".dvc/config.local").write_text(refusing)
     last = first.step({"run": "make ci-pull"}, {})
     assert last.returncode != 0
-    assert "\nci: gs://tweets-dvc/pipeline: Bad credentials" in f"\n{last.stderr}"
+    assert "\nci: gs://tweets-dvc/pipeline: Anonymous caller" in f"\n{last.stderr}"
     assert "Traceback" not in last.stderr
 
 
