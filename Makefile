@@ -1,20 +1,34 @@
 # `make repro` and `make test` need Python 3.11 or newer, Git and make; they set up .venv on their first call.
 PYTHON ?= python3
-IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
-PIP_INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search
+.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image ci-pull ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
 
 test: setup-dev check ## all checks, all tests, branch coverage of stages/ and tweets/
-	$(IN_VENV) pytest -n 2 --cov --cov-report=term --cov-fail-under=95
+	$(IN_VENV) pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=95
 
-check: setup-dev ## lint, format and types
+check: setup-dev ## lint, format, types, secrets, YAML, workflows
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
+	$(IN_VENV) python -m tools.hooks
+	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(IN_VENV) zizmor --offline --quiet .
+
+hooks: setup-dev ## install the hooks of .pre-commit-config.yaml
+	$(IN_VENV) pre-commit install
+
+image: ## build the Docker image that runs the pipeline
+	docker build --tag tweets .
+
+ci-pull ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
+	$(IN_VENV) python -m tools.ci $(@:ci-%=%)
 
 compare: setup ## hold this tree's metrics against the committed ones
 	$(IN_VENV) python -m tools.compare
@@ -58,4 +72,4 @@ setup-dev: .venv/requirements-dev
 	touch $@
 
 constraints: setup-dev ## write constraints.txt anew, from the environment as it is
-	.venv/bin/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' > constraints.txt
+	$(BIN)/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' > constraints.txt

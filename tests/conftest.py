@@ -294,3 +294,13 @@ def shared(clone: Path, bucket: str, request: pytest.FixtureRequest) -> Path:
     point_at(clone, bucket, re.sub(r"\W", "-", request.node.name))
     run(clone, "dvc", "push")
     return clone
+
+
+def linked_environment(folder: Path) -> None:
+    """Give a clone this environment as its .venv, set up as far as make can tell."""
+    (folder / ".venv").mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if not path.name.startswith("requirements"):
+            (folder / ".venv" / path.name).symlink_to(path)
+    for stamp in ("requirements", "requirements-dev"):
+        (folder / ".venv" / stamp).touch()

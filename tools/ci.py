@@ -1,0 +1,188 @@
+"""The steps of the jobs in .github/workflows that are more than one command. Each runs on a laptop too.
+
+    python -m tools.ci pull     # data and model, as far as the remote has them
+    python -m tools.ci push     # what was reproduced: to the remote, and the new lock to the pull request's branch
+    python -m tools.ci verify   # `make verify`, whose exit code becomes the commit status `verify`
+    python -m tools.ci test     # `make test`, whose exit code becomes the commit status `tests`
+    python -m tools.ci report   # the pull request's comment, its pictures on the branch `reports`
+    python -m tools.ci data     # read and prepare changed data, open a pull request with the new lock
+    python -m tools.ci model    # check the model that the tag GITHUB_REF_NAME registers
+
+From `push` on they read the environment that GitHub Actions gives to a job, and GITHUB_TOKEN.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.repo import Repo
+
+from tools import github
+from tools.remote import Remote
+from tools.repository import git, head_of, publish, push_commit, record, same_content
+from tweets import errors, files
+from tweets.errors import UserError
+
+RESULTS = ("dvc.lock", "metrics", "plots")
+REPORT = Path("report")
+MARKER = "<!-- what tools/ci.py reproduced -->"
+SAMPLE = "What a day!"
+DATA_BRANCH = "data-changed"
+
+
+def run(*command: str) -> int:
+    """Run a command and return its exit code. It gets no token: it may be the code of the pull request."""
+    print("$", *command, flush=True)
+    environment = {name: value for name, value in os.environ.items() if name != "GITHUB_TOKEN"}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def need(*command: str) -> None:
+    """Run a command. Raises UserError when it fails."""
+    code = run(*command)
+    if code:
+        raise UserError(f"`{' '.join(command)}` ended with exit code {code}; its own lines above say why")
+
+
+def python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", *arguments]
+
+
+def pull() -> None:
+    """Get what the remote has. What it lacks is rebuilt by `dvc repro`; a remote that does not answer is an error."""
+    with Repo() as repo:
+        Remote(repo).check()
+    need("dvc", "fetch", "--run-cache")
+    run("dvc", "checkout", "--allow-missing")
+
+
+def push() -> None:
+    """Push the reproduced objects, then commit the lock that names them to the pull request's branch."""
+    need(*python("tools.remote", "push"))
+    branch = github.variable("GITHUB_HEAD_REF")
+    commit = record(RESULTS, "Reproduce: what `dvc repro` makes of this branch")
+    if not commit:
+        print("push: nothing to commit: the branch already has what `dvc repro` makes of it")
+    elif push_commit(commit, branch):
+        print(f"push: {commit[:12]} is the new head of {branch}")
+    elif same_content(commit, head_of(branch)):  # this job ran before, and ended after its push
+        git("reset", "--soft", head_of(branch))
+        print(f"push: the head of {branch} is what `dvc repro` makes of the commit before it")
+    else:
+        raise UserError(
+            f"{branch} moved while its pipeline ran, so {commit[:12]} was not pushed there; the run for its new head"
+            " takes the reproduced objects from the remote"
+        )
+    output("pushed", "true" if commit else "false")
+
+
+def gate(context: str, *command: str) -> None:
+    """Run a command and give HEAD a status that says how it ended. Raises UserError when it failed."""
+    code = run(*command)
+    state = "failure" if code else "success"
+    github.set_status(git("rev-parse", "HEAD"), context, state, f"{' '.join(command)}: exit code {code}")
+    if code:
+        raise UserError(f"`{' '.join(command)}` ended with exit code {code}, so {context} is a failure")
+
+
+def report() -> None:
+    """Write the comment: what was reproduced, and the report against the branch that the pull request goes to."""
+    event = event_payload()
+    number, head = event["pull_request"]["number"], git("rev-parse", "HEAD")
+    folder = f"pull-{number}/{head[:12]}"  # its name changes with the commit: no proxy shows an old picture
+    url = f"{github.variable('GITHUB_SERVER_URL')}/{github.variable('GITHUB_REPOSITORY')}/raw/reports/{folder}"
+    need(*python("tools.report", f"origin/{github.variable('GITHUB_BASE_REF')}", "--pictures", url))
+    pictures = {f"{folder}/{path.name}": path for path in sorted(REPORT.glob("plots/*.png"))}
+    publish(pictures, f"pull-{number}", "reports")
+    if head == event["pull_request"]["head"]["sha"]:
+        found = f"Nothing was stale: {head[:12]} has the results of its own code, data and params."
+    else:
+        found = f"`dvc repro` ran what was stale and pushed {head[:12]} to this branch: `git pull` before you go on."
+    text = f"## Pipeline\n\n{found}\n\n{(REPORT / 'report.md').read_text(encoding='utf-8')}"
+    summarise(text)
+    github.comment(number, MARKER, text)
+
+
+def data() -> None:
+    """Read and prepare the data as it is now. If the lock then differs, offer it as a pull request."""
+    pull()
+    need("dvc", "repro", "prepare")
+    counts = files.read_json(Path("metrics/prepare.json"))
+    summarise(f"## Data\n\n```json\n{json.dumps(counts, indent=1)}\n```\n")
+    commit = record(RESULTS, "Data changed: the lock of fetch and prepare")
+    if not commit:
+        print("data: nothing changed since the commit")
+        return
+    need(*python("tools.remote", "push"))
+    push_commit(commit, DATA_BRANCH, "--force")
+    text = (
+        "The data differs from what main was reproduced with. The pipeline reproduces the rest on this branch; as a"
+        " workflow opened it, a person has to approve its runs, or to close and reopen it."
+    )
+    url = github.pull_request(DATA_BRANCH, "main", "Data changed", text)
+    summarise(f"The new lock: {url}\n")
+
+
+def model() -> None:
+    """Check a registered model: it is in the remote as the tag's commit says, loads, and predicts."""
+    tag = github.variable("GITHUB_REF_NAME")
+    name = tag.split("@")[0].split("#")[0]
+    declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8")).get("artifacts", {})
+    if name not in declared:
+        raise UserError(f"{tag}: dvc.yaml has no artifact {name}; it has {', '.join(declared) or 'none'}")
+    path = declared[name]["path"]
+    need("dvc", "pull")
+    need("make", "verify")
+    need(*python("tweets.predict", "--model", path, SAMPLE))
+    need(*python("tools.report"))
+    text = (REPORT / "report.md").read_text(encoding="utf-8")
+    summarise(f"## {tag}\n\n{path} loads and predicts; `make verify` passed.\n\n{text}")
+
+
+def event_payload() -> dict[str, Any]:
+    payload: dict[str, Any] = files.read_json(Path(github.variable("GITHUB_EVENT_PATH")))
+    return payload
+
+
+def summarise(text: str) -> None:
+    """Append Markdown to the job's summary, where there is one; else print it."""
+    append("GITHUB_STEP_SUMMARY", text)
+
+
+def output(name: str, value: str) -> None:
+    """Set an output of this step, which conditions of later ones read."""
+    append("GITHUB_OUTPUT", f"{name}={value}\n")
+
+
+def append(variable: str, text: str) -> None:
+    path = os.environ.get(variable)
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        print(text)
+
+
+STEPS = {
+    "pull": pull,
+    "push": push,
+    "verify": lambda: gate("verify", "make", "verify"),
+    "test": lambda: gate("tests", "make", "test"),
+    "report": report,
+    "data": data,
+    "model": model,
+}
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1] not in STEPS:
+        raise UserError(f"found {sys.argv[1:]}, needs one of {', '.join(STEPS)}")
+    STEPS[sys.argv[1]]()
+
+
+if __name__ == "__main__":
+    errors.run("ci", main)
