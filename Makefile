@@ -4,7 +4,7 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image ci-pull ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -27,7 +27,7 @@ hooks: setup-dev ## install the hooks of .pre-commit-config.yaml
 image: ## build the Docker image that runs the pipeline
 	docker build --tag tweets .
 
-ci-pull ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
+ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
 	$(IN_VENV) python -m tools.ci $(@:ci-%=%)
 
 compare: setup ## hold this tree's metrics against the committed ones

@@ -1,6 +1,7 @@
 """The steps of the jobs in .github/workflows that are more than one command. Each runs on a laptop too.
 
     python -m tools.ci pull     # data and model, as far as the remote has them
+    python -m tools.ci repro    # `dvc repro`, with what others have run before taken from the remote
     python -m tools.ci push     # what was reproduced: to the remote, and the new lock to the pull request's branch
     python -m tools.ci verify   # `make verify`, whose exit code becomes the commit status `verify`
     python -m tools.ci test     # `make test`, whose exit code becomes the commit status `tests`
@@ -169,6 +170,7 @@ def append(variable: str, text: str) -> None:
 
 STEPS = {
     "pull": pull,
+    "repro": lambda: need("dvc", "repro", "--pull"),
     "push": push,
     "verify": lambda: gate("verify", "make", "verify"),
     "test": lambda: gate("tests", "make", "test"),

@@ -30,7 +30,8 @@ from tweets.errors import UserError
 
 GOOGLE = "https://storage.googleapis.com"
 SECONDS_TO_ANSWER = 10
-UNREADABLE = (OSError, ValueError, HttpError, GoogleAuthError, requests.RequestException)
+# LookupError: what gcsfs raises for an answer that is not in the service's own format, such as a proxy's.
+UNREADABLE = (OSError, ValueError, LookupError, HttpError, GoogleAuthError, requests.RequestException)
 
 
 class Remote:
