@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
 
-test: setup-dev check ## all checks, all tests, branch coverage of stages/ and tweets/
+test: setup-dev check ## all checks, all tests, branch coverage of stages, tools and tweets
 	$(IN_VENV) pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=95
 
 check: setup-dev ## lint, format, types, secrets, YAML, workflows
