@@ -23,7 +23,7 @@ SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")
 SECONDS_FOR_A_QUEUE = 200
 
 
-def environment_of_its_own(folder: Path) -> dict[str, str]:
+def environment_of_its_own(folder: Path) -> str:
     """Make folder/.venv with the packages of this environment. Return the PATH that activates it and no other."""
     run(folder, sys.executable, "-m", "venv", "--without-pip", ".venv")
     [packages] = (folder / ".venv").glob("lib/python*/site-packages")
@@ -31,7 +31,7 @@ def environment_of_its_own(folder: Path) -> dict[str, str]:
     dvc = folder / ".venv/bin/dvc"
     dvc.write_text(f"#!{folder}/.venv/bin/python\nimport sys\nfrom dvc.cli import main\nsys.exit(main())\n")
     dvc.chmod(0o755)
-    return {"PATH": f"{folder}/.venv/bin{os.pathsep}/usr/bin{os.pathsep}/bin"}
+    return f"{folder}/.venv/bin{os.pathsep}/usr/bin{os.pathsep}/bin"
 
 
 def statuses(folder: Path) -> dict[str, str]:
@@ -78,10 +78,10 @@ def clean(folder: Path) -> bool:
 def grid(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A clone whose queue has run three learning rates with two workers, from a .venv in it. To read only."""
     folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("grid") / "clone", symlinks=True)
-    own = environment_of_its_own(folder)
+    path = environment_of_its_own(folder)
     lrs = ",".join(map(str, GRID.values()))
-    run(folder, "dvc", "exp", "run", "--queue", "--name", "lr", "-S", f"train.lr={lrs}", **own)
-    start_queue(folder, 2, **own)
+    run(folder, "dvc", "exp", "run", "--queue", "--name", "lr", "-S", f"train.lr={lrs}", PATH=path)
+    start_queue(folder, 2, PATH=path)
     wait_for(lambda: finished(folder), SECONDS_FOR_A_QUEUE)
     yield folder
     run(folder, "dvc", "queue", "stop", "--kill")
