@@ -3,9 +3,10 @@
     python -m benchmarks.experiments
 
 Run it from a clone that `dvc repro` has brought up to date and that is committed. It works in a temporary clone that
-shares the cache. The stage is `evaluate`, alone and within `dvc exp run`, by turns. The 50 experiments each have their
-own `train.lr` and are made with `dvc exp save`, which trains nothing: the table reads as much of each as if it had run.
-Prints a table and writes benchmarks/results/experiments.json. Times are medians, in seconds.
+shares the cache. The stage is `fetch`, alone and within `dvc exp run`, by turns: a larger `fetch.max_chars` gives the
+same rows, so the other stages are checked and do not run. The 50 experiments each have their own `train.lr` and are
+made with `dvc exp save`, which trains nothing: the table reads as much of each as if it had run. Prints a table and
+writes benchmarks/results/experiments.json. Times are medians, in seconds.
 """
 
 import json
@@ -27,7 +28,7 @@ RESULT = Path("benchmarks/results/experiments.json")
 EXPERIMENTS = 50
 REPEATS = 3
 TABLE = ("make", "-s", "-o", "setup", "experiments")
-STAGE = ("python", "-m", "stages.evaluate")
+STAGE = ("python", "-m", "stages.fetch")
 
 
 def timed(folder: Path, *command: str) -> tuple[float, str]:
@@ -54,8 +55,8 @@ def overhead(folder: Path) -> dict[str, float]:
     times: dict[str, list[float]] = {"stage": [], "exp_run": [], "exp_run_temp": []}
     for number in trange(REPEATS, desc="overhead"):
         times["stage"].append(timed(folder, *STAGE)[0])
-        for name, seed, where in (("exp_run", 1000, ()), ("exp_run_temp", 2000, ("--temp",))):
-            command = ("dvc", "exp", "run", *where, "-S", f"evaluate.seed={seed + number}")
+        for name, chars, where in (("exp_run", 11_000, ()), ("exp_run_temp", 12_000, ("--temp",))):
+            command = ("dvc", "exp", "run", *where, "-S", f"fetch.max_chars={chars + number}")
             seconds, output = timed(folder, *command)
             if output.count("Running stage") != 1:
                 raise UserError(f"{' '.join(command)}: needs to run one stage, ran {output.count('Running stage')}")
@@ -73,12 +74,13 @@ def show(folder: Path) -> dict[str, Any]:
         params["train"]["lr"] = 1e-6 * (number + 1)
         path.write_text(yaml.safe_dump(params), encoding="utf-8")
         timed(folder, "dvc", "exp", "save", "--name", f"e{number}")
+    first = timed(folder, *TABLE)[0]  # DVC keeps what it has read of an experiment for the next table
     shown = json.loads(timed(folder, "dvc", "exp", "show", "--json")[1])
     rows = sum(len(commit["experiments"] or []) for commit in shown)
     if rows != EXPERIMENTS:
         raise UserError(f"dvc exp show has {rows} experiments, needs {EXPERIMENTS}")
     seconds = [timed(folder, *TABLE)[0] for _ in range(REPEATS)]
-    return {"experiments": rows, "median": statistics.median(seconds), "slowest": max(seconds)}
+    return {"experiments": rows, "first": first, "again": statistics.median(seconds)}
 
 
 def main() -> None:
@@ -87,8 +89,10 @@ def main() -> None:
         copy_of_clone(folder)
         found = {"overhead": overhead(folder), "show": show(folder)}
     alone = found["overhead"]["stage"]
-    print(f"the table of {found['show']['experiments']} experiments: {found['show']['median']:.1f} s")
-    print(f"python -m stages.evaluate: {alone:.1f} s")
+    print(
+        f"the table of {found['show']['experiments']} experiments: {found['show']['first']:.1f} s, again {found['show']['again']:.1f} s"
+    )
+    print(f"python -m stages.fetch: {alone:.1f} s")
     for name, title in (("exp_run", "dvc exp run"), ("exp_run_temp", "dvc exp run --temp")):
         seconds = found["overhead"][name]
         print(f"{title}: {seconds:.1f} s, {seconds - alone:+.1f} s, {seconds / alone:.2f} times the stage")
