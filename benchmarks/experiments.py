@@ -3,8 +3,8 @@
     python -m benchmarks.experiments
 
 Run it from a clone that `dvc repro` has brought up to date and that is committed. It works in a temporary clone with
-a copy of the cache. The stage is `fetch`, alone and within `dvc exp run`, by turns: a larger `fetch.max_chars` gives the
-same rows, so the other stages are checked and do not run. The 50 experiments each have their own `train.lr` and are
+a copy of the cache. The stage is `fetch`, alone and within `dvc exp run`, by turns: a larger `fetch.max_chars` gives
+the same rows, so the other stages are checked and do not run. The 50 experiments each have their own `train.lr` and are
 made with `dvc exp save`, which trains nothing: the table reads as much of each as if it had run. Prints a table and
 writes benchmarks/results/experiments.json. Times are medians, in seconds.
 """
