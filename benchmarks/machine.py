@@ -1,0 +1,25 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine() -> dict[str, str | int]:
+    """Return the processor's model, the number of its cores that this process may use, and the versions of tools."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "dvc": version("dvc"),
+    }
+
+
+def processor() -> str:
+    """Return the model's name, where the system tells it."""
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text(encoding="utf-8").splitlines() if found.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,272 @@
+"""The README's walk through experiments, with the real `dvc`, and what happens when it goes wrong."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from conftest import ENVIRONMENT, ROOT, run, set_param, stages_run, wait_for
+
+GRID = {"lr-1": 1e-05, "lr-2": 3e-05, "lr-3": 1e-04}
+SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")
+SECONDS_FOR_A_QUEUE = 200
+
+
+def environment_of_its_own(folder: Path) -> str:
+    """Make folder/.venv with the packages of this environment. Return the PATH that activates it and no other."""
+    run(folder, sys.executable, "-m", "venv", "--without-pip", ".venv")
+    [packages] = (folder / ".venv").glob("lib/python*/site-packages")
+    (packages / "these.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dvc = folder / ".venv/bin/dvc"
+    dvc.write_text(f"#!{folder}/.venv/bin/python\nimport sys\nfrom dvc.cli import main\nsys.exit(main())\n")
+    dvc.chmod(0o755)
+    return f"{folder}/.venv/bin{os.pathsep}/usr/bin{os.pathsep}/bin"
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """Return the status of each task of the queue, by the name of its experiment."""
+    found = re.findall(r"^[0-9a-f]{7} +(\S+) .* (\w+) *$", run(folder, "dvc", "queue", "status").stdout, re.MULTILINE)
+    return dict(found)
+
+
+def start_queue(folder: Path, workers: int, **changed: str) -> None:
+    """Start workers. They keep the stdout of `dvc queue start`: whoever reads it through a pipe waits for their end."""
+    with tempfile.TemporaryFile("w+") as output:
+        command = ["dvc", "queue", "start", "-j", str(workers)]
+        subprocess.run(command, cwd=folder, env={**ENVIRONMENT, **changed}, stdout=output, stderr=output, check=True)
+        output.seek(0)
+        assert f"Started '{workers}' new" in output.read()
+
+
+def finished(folder: Path) -> bool:
+    return not {"Queued", "Running"} & set(statuses(folder).values())
+
+
+def experiments(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the last revision of each experiment of HEAD that has finished, by name."""
+    shown = json.loads(run(folder, "dvc", "exp", "show", "--json").stdout)
+    ranges = [found for commit in shown for found in commit["experiments"] or []]
+    return {found["name"]: found["revs"][0] for found in ranges if found["revs"][0]["data"]}
+
+
+def params(experiment: dict[str, Any]) -> Any:
+    return experiment["data"]["params"]["params.yaml"]["data"]
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def clean(folder: Path) -> bool:
+    """Tell whether the workspace is what Git's HEAD says, outputs included."""
+    tracked = run(folder, "git", "status", "--porcelain").stdout
+    return not tracked and "up to date" in run(folder, "dvc", "status").stdout
+
+
+@pytest.fixture(scope="module")
+def grid(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A clone whose queue has run three learning rates with two workers, from a .venv in it. To read only."""
+    folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("grid") / "clone", symlinks=True)
+    path = environment_of_its_own(folder)
+    lrs = ",".join(map(str, GRID.values()))
+    run(folder, "dvc", "exp", "run", "--queue", "--name", "lr", "-S", f"train.lr={lrs}", PATH=path)
+    start_queue(folder, 2, PATH=path)
+    wait_for(lambda: finished(folder), SECONDS_FOR_A_QUEUE)
+    yield folder
+    run(folder, "dvc", "queue", "stop", "--kill")
+
+
+@pytest.fixture
+def mine(grid: Path, tmp_path: Path) -> Path:
+    """A copy of the clone with the three experiments, for a test that changes it."""
+    return shutil.copytree(grid, tmp_path / "clone", symlinks=True)
+
+
+def test_the_queue_runs_a_grid_from_an_environment_that_git_ignores(grid: Path) -> None:
+    assert statuses(grid) == dict.fromkeys(GRID, "Success")
+    assert {name: params(found)["train"]["lr"] for name, found in experiments(grid).items()} == GRID
+    assert clean(grid)
+
+
+def test_a_learning_rate_takes_everything_before_training_from_the_cache(grid: Path) -> None:
+    base = json.loads(run(grid, "dvc", "exp", "show", "--json").stdout)[0]["data"]["outs"]
+    for name, experiment in experiments(grid).items():
+        assert stages_run(run(grid, "dvc", "queue", "logs", name)) == ["evaluate", "train"]
+        outs = experiment["data"]["outs"]
+        assert {path: outs[path]["hash"] for path in SHARED} == {path: base[path]["hash"] for path in SHARED}
+        assert outs["models/transformer"]["hash"] != base["models/transformer"]["hash"]
+
+
+def test_the_curated_view_shows_scores_and_the_params_that_differ(grid: Path) -> None:
+    shown = run(grid, "make", "-s", "-o", "setup", "experiments", COLUMNS="80").stdout
+    [header] = [line for line in shown.splitlines() if "Experiment" in line]
+    assert header.split() == ["Experiment", "valid.macro_f1", "macro_f1", "train.lr"]
+    rows = dict(re.findall(r"\[(lr-\d)\] .* (\S+) *$", shown, re.MULTILINE))
+    assert {name: float(lr) for name, lr in rows.items()} == GRID
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_exp_diff_names_the_param_and_the_scores_that_differ(grid: Path) -> None:
+    diff = json.loads(run(grid, "dvc", "exp", "diff", "lr-1", "lr-3", "--json").stdout)
+    assert diff["params"]["params.yaml"].keys() == {"train.lr"}
+    assert diff["params"]["params.yaml"]["train.lr"] | {"diff": 0} == {"old": 1e-05, "new": 1e-04, "diff": 0}
+    assert "valid.loss" in diff["metrics"]["metrics/train.json"]
+
+
+def test_the_page_of_plots_diff_draws_both_and_asks_no_network(grid: Path, tmp_path: Path) -> None:
+    run(grid, "dvc", "plots", "diff", "lr-1", "lr-3", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page/index.html").read_text()
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    assert page.count("vegaEmbed('#") == sum(len(stage.get("plots", [])) for stage in declared)
+    assert {rev for rev in re.findall(r'"rev": ?"([^"]+)"', page) if rev.startswith("lr")} == {"lr-1", "lr-3"}
+    assert re.findall(r"<(?:script|link|img)[^>]*(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*", page) == []
+
+
+def test_apply_brings_params_metrics_and_model_without_running_anything(mine: Path) -> None:
+    wanted = experiments(mine)["lr-3"]
+    run(mine, "dvc", "exp", "apply", "lr-3")
+    assert yaml.safe_load((mine / "params.yaml").read_text()) == params(wanted)
+    metrics = json.loads((mine / "metrics/train.json").read_text())
+    assert metrics == wanted["data"]["metrics"]["metrics/train.json"]["data"]
+    lock = yaml.safe_load((mine / "dvc.lock").read_text())["stages"]["train"]["outs"]
+    [model] = [out for out in lock if out["path"] == "models/transformer"]
+    assert model["md5"] == wanted["data"]["outs"]["models/transformer"]["hash"]
+    result = run(mine, "dvc", "repro")
+    assert stages_run(result) == []
+    assert "is cached" not in result.stdout
+
+
+def test_a_variant_run_before_is_taken_from_the_run_cache(mine: Path) -> None:
+    result = run(mine, "dvc", "exp", "run", "--name", "again", "-S", "train.lr=3e-5")
+    assert stages_run(result) == []
+    assert "Stage 'train' is cached" in result.stdout
+    found = experiments(mine)
+    assert found["again"]["data"]["outs"] == found["lr-2"]["data"]["outs"]
+
+
+def test_an_experiment_becomes_a_branch_gets_a_new_name_and_goes(mine: Path) -> None:
+    run(mine, "dvc", "exp", "branch", "lr-1", "slow")
+    kept = yaml.safe_load(run(mine, "git", "show", "slow:params.yaml").stdout)
+    assert float(kept["train"]["lr"]) == GRID["lr-1"]
+    run(mine, "dvc", "exp", "rename", "lr-2", "medium")
+    run(mine, "dvc", "exp", "remove", "lr-3")
+    assert run(mine, "dvc", "exp", "list", "--name-only").stdout.split() == ["lr-1", "medium"]
+
+
+def test_a_run_in_a_temporary_folder_leaves_the_workspace_alone(mine: Path) -> None:
+    model = md5(mine / "models/transformer/model.safetensors")
+    result = run(mine, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "evaluate.bins=10")
+    assert stages_run(result) == ["evaluate"]
+    assert params(experiments(mine)["aside"])["evaluate"]["bins"] == 10
+    assert clean(mine)
+    assert md5(mine / "models/transformer/model.safetensors") == model
+
+
+@pytest.mark.parametrize("where", [[], ["--temp"], ["--queue"]])
+def test_a_name_that_is_taken_stops_a_run_before_it_starts(grid: Path, where: list[str]) -> None:
+    before = run(grid, "git", "for-each-ref").stdout
+    result = run(grid, "dvc", "exp", "run", *where, "--name", "lr-1", "-S", "train.lr=0.5", check=False)
+    assert result.returncode != 0
+    assert "ERROR: Experiment conflicts with existing experiment 'lr-1'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert stages_run(result) == []
+    assert run(grid, "git", "for-each-ref").stdout == before
+    assert clean(grid)
+
+
+def test_a_name_that_is_taken_stops_renaming_and_branching(mine: Path) -> None:
+    run(mine, "git", "branch", "taken")
+    for command, error in (
+        (["rename", "lr-1", "lr-2"], "conflicts with existing experiment 'lr-2'"),
+        (["branch", "lr-1", "taken"], "Git branch 'taken' already exists"),
+    ):
+        result = run(mine, "dvc", "exp", *command, check=False)
+        assert result.returncode != 0
+        assert error in result.stderr
+        assert "Traceback" not in result.stderr
+    assert experiments(mine).keys() == GRID.keys()
+
+
+def test_pushing_a_name_that_is_taken_says_so_and_keeps_the_other(mine: Path, tmp_path: Path) -> None:
+    """DVC exits with 0 here: only what it says tells."""
+    run(tmp_path, "git", "clone", "-q", "--bare", str(mine), "origin.git")
+    run(mine, "git", "remote", "add", "shared", str(tmp_path / "origin.git"))
+    run(mine, "dvc", "exp", "push", "--no-cache", "shared", "lr-1")
+    theirs = run(mine, "git", "ls-remote", "shared", "refs/exps/*").stdout
+    run(mine, "dvc", "exp", "remove", "lr-1")
+    run(mine, "dvc", "exp", "rename", "lr-2", "lr-1")
+    result = run(mine, "dvc", "exp", "push", "--no-cache", "shared", "lr-1")
+    assert "lr-1 has diverged from remote experiment with the same name" in result.stderr
+    assert run(mine, "git", "ls-remote", "shared", "refs/exps/*").stdout == theirs
+
+
+def executors(folder: Path) -> list[psutil.Process]:
+    """Return the processes that run an experiment of a clone's queue; the parent of each is its worker."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = process.cmdline()
+        except psutil.Error:
+            continue
+        if "exec-run" in line and any(argument.startswith(f"{folder}/") for argument in line):
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def queue_at_work(clone: Path) -> Iterator[Path]:
+    """A clone whose two workers are in the middle of training."""
+    for name, value in {"epochs": 300, "patience": 1000, "evals_per_epoch": 1}.items():
+        set_param(clone, f"train.{name}", value)
+    run(clone, "dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.lr=1e-4,2e-4")
+    run(clone, "git", "restore", "params.yaml")
+    start_queue(clone, 2)
+
+    def both_train() -> bool:
+        checkpoints = clone.glob(".dvc/tmp/exps/*/.cache/train/*/checkpoint-*/complete")
+        return len({path.relative_to(clone).parts[3] for path in checkpoints}) == 2
+
+    wait_for(both_train, SECONDS_FOR_A_QUEUE)
+    yield clone
+    for executor in executors(clone):
+        for process in [*executor.children(recursive=True), executor]:
+            process.kill()
+    run(clone, "dvc", "queue", "stop", "--kill")
+
+
+def test_a_queue_whose_workers_are_killed_goes_on_by_dvcs_own_commands(queue_at_work: Path) -> None:
+    clone = queue_at_work
+    first, second = executors(clone)
+    for process in (first.parent(), second.parent(), second):  # of the first experiment, only its worker
+        assert process
+        process.kill()
+    assert statuses(clone) == {"long-1": "Running", "long-2": "Running"}
+    assert "Worker status: 0 active" in run(clone, "dvc", "queue", "status").stdout
+    assert "long-1" in run(clone, "dvc", "exp", "show", "--no-pager").stdout
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "evaluate.bins=10")) == ["evaluate"]
+
+    # The first call ends what still trains, the second notes that it has ended.
+    for _ in range(2):
+        run(clone, "dvc", "queue", "kill", "--force", "long-1", "long-2", check=False)
+        psutil.wait_procs([first], 30)
+    assert statuses(clone) == {"long-1": "Failed", "long-2": "Failed"}
+    assert "long-1, long-2" in run(clone, "dvc", "queue", "remove", "--failed").stdout
+    assert statuses(clone) == {}
+
+    run(clone, "dvc", "exp", "run", "--queue", "--name", "long-1", "-S", "evaluate.bins=11")
+    start_queue(clone, 1)
+    wait_for(lambda: finished(clone), SECONDS_FOR_A_QUEUE)
+    assert statuses(clone) == {"long-1": "Success"}
+    assert params(experiments(clone)["long-1"])["evaluate"]["bins"] == 11
+    assert stages_run(run(clone, "dvc", "repro")) == []
