@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, run, set_param, stages_run, wait_for
+from conftest import ENVIRONMENT, ROOT, point_at, run, set_param, stages_run, wait_for
 
 GRID = {"lr-1": 1e-05, "lr-2": 3e-05, "lr-3": 1e-04}
 SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")
@@ -198,17 +198,30 @@ def test_a_name_that_is_taken_stops_renaming_and_branching(mine: Path) -> None:
     assert experiments(mine).keys() == GRID.keys()
 
 
-def test_pushing_a_name_that_is_taken_says_so_and_keeps_the_other(mine: Path, tmp_path: Path) -> None:
-    """DVC exits with 0 here: only what it says tells."""
+def shared(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "python", "-m", "tools.experiments", "share", name, check=False)
+
+
+def test_sharing_a_name_that_is_taken_fails_and_keeps_the_other(mine: Path, tmp_path: Path, bucket: str) -> None:
+    point_at(mine, bucket, "taken")
     run(tmp_path, "git", "clone", "-q", "--bare", str(mine), "origin.git")
-    run(mine, "git", "remote", "add", "shared", str(tmp_path / "origin.git"))
-    run(mine, "dvc", "exp", "push", "--no-cache", "shared", "lr-1")
-    theirs = run(mine, "git", "ls-remote", "shared", "refs/exps/*").stdout
+    run(mine, "git", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    first = shared(mine, "lr-1")
+    assert first.returncode == 0
+    assert "experiments: lr-1 at origin" in first.stdout
+    theirs = run(mine, "git", "ls-remote", "origin", "refs/exps/*").stdout
+    assert "/lr-1" in theirs
+    assert shared(mine, "lr-1").returncode == 0  # the same once more
     run(mine, "dvc", "exp", "remove", "lr-1")
     run(mine, "dvc", "exp", "rename", "lr-2", "lr-1")
-    result = run(mine, "dvc", "exp", "push", "--no-cache", "shared", "lr-1")
-    assert "lr-1 has diverged from remote experiment with the same name" in result.stderr
-    assert run(mine, "git", "ls-remote", "shared", "refs/exps/*").stdout == theirs
+    result = shared(mine, "lr-1")
+    assert result.returncode == 1
+    assert "lr-1: origin has another experiment of that name; `dvc exp rename` yours" in result.stderr.splitlines()[-1]
+    assert run(mine, "git", "ls-remote", "origin", "refs/exps/*").stdout == theirs
+    unknown = shared(mine, "nobody")
+    assert unknown.returncode == 1
+    assert "nobody" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
 
 
 def executors(folder: Path) -> list[psutil.Process]:
@@ -245,7 +258,7 @@ def queue_at_work(clone: Path) -> Iterator[Path]:
     run(clone, "dvc", "queue", "stop", "--kill")
 
 
-def test_a_queue_whose_workers_are_killed_goes_on_by_dvcs_own_commands(queue_at_work: Path) -> None:
+def test_a_queue_whose_workers_are_killed_goes_on_after_one_command(queue_at_work: Path) -> None:
     clone = queue_at_work
     first, second = executors(clone)
     for process in (first.parent(), second.parent(), second):  # of the first experiment, only its worker
@@ -256,13 +269,12 @@ def test_a_queue_whose_workers_are_killed_goes_on_by_dvcs_own_commands(queue_at_
     assert "long-1" in run(clone, "dvc", "exp", "show", "--no-pager").stdout
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "evaluate.bins=10")) == ["evaluate"]
 
-    # The first call ends what still trains, the second notes that it has ended.
-    for _ in range(2):
-        run(clone, "dvc", "queue", "kill", "--force", "long-1", "long-2", check=False)
-        psutil.wait_procs([first], 30)
-    assert statuses(clone) == {"long-1": "Failed", "long-2": "Failed"}
-    assert "long-1, long-2" in run(clone, "dvc", "queue", "remove", "--failed").stdout
+    recovered = run(clone, "python", "-m", "tools.experiments", "recover").stdout
+    assert "experiments: long-1, long-2: ended, queue again" in recovered
+    assert not first.is_running()
     assert statuses(clone) == {}
+    assert list((clone / ".dvc/tmp/exps").glob("tmp*")) == []
+    assert "no task was lost" in run(clone, "python", "-m", "tools.experiments", "recover").stdout
 
     run(clone, "dvc", "exp", "run", "--queue", "--name", "long-1", "-S", "evaluate.bins=11")
     start_queue(clone, 1)

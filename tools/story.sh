@@ -67,7 +67,10 @@ same_model
 say "a runs three experiments, two at a time, and shares them"
 a dvc exp run --queue --name lr -S train.lr=1e-5,3e-5,1e-4
 a dvc queue start -j 2
-while (cd a && dvc queue status) > a.queue && grep -E "(Queued|Running) *$" a.queue; do sleep 2; done
+while (cd a && dvc queue status) > a.queue && grep -E "(Queued|Running) *$" a.queue; do
+  if grep -q " 0 active" a.queue; then fail "the workers of the queue are gone"; fi
+  sleep 2
+done
 cat a.queue
 [ "$(grep -c Success a.queue)" = 3 ] || fail "not all three experiments succeeded: \`dvc queue logs\` in $story/a"
 a dvc exp push origin
