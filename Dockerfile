@@ -18,7 +18,8 @@ COPY --chown=tweets data/external data/external
 COPY --chown=tweets stages stages
 COPY --chown=tweets tweets tweets
 COPY --chown=tweets .dvcignore dvc.yaml dvc.lock params.yaml ./
-RUN chown tweets . && su tweets -c "dvc config --local core.no_scm true"
+# The cache exists, so that a volume in its place belongs to this user.
+RUN chown tweets . data && su tweets -c "mkdir -p .dvc/cache && dvc config --local core.no_scm true"
 
 USER 1000
 CMD ["dvc", "repro"]

@@ -268,15 +268,20 @@ def clone(reproduced: Path, tmp_path: Path) -> Path:
     return shutil.copytree(reproduced, tmp_path / "clone", symlinks=True)
 
 
+def empty_repository(folder: Path) -> None:
+    """Make a folder a DVC repository with this one's configuration and tools, and nothing to track."""
+    run(folder, "git", "init", "-q")
+    run(folder, "dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    for package in ("tools", "tweets"):
+        shutil.copytree(ROOT / package, folder / package)
+
+
 @pytest.fixture(scope="session")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a fake-gcs-server, with the bucket of the default remote in it."""
     folder = tmp_path_factory.mktemp("bucket")
-    run(folder, "git", "init", "-q")
-    run(folder, "dvc", "init", "-q")
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
-    shutil.copytree(ROOT / "tools", folder / "tools")
-    shutil.copytree(ROOT / "tweets", folder / "tweets")
+    empty_repository(folder)
     run(folder, "python", "-m", "tools.gcs", "start")
     yield json.loads((folder / ".cache/gcs/server.json").read_text())["url"]
     run(folder, "python", "-m", "tools.gcs", "stop")

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from conftest import ENVIRONMENT, ROOT, point_at, run, set_param, stages_run, wait_for
 
+pytestmark = pytest.mark.xdist_group("experiments")  # they share a grid of experiments
 GRID = {"lr-1": 1e-05, "lr-2": 3e-05, "lr-3": 1e-04}
 SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")
 SECONDS_FOR_A_QUEUE = 200
@@ -261,6 +262,13 @@ def queue_at_work(clone: Path) -> Iterator[Path]:
 def test_a_queue_whose_workers_are_killed_goes_on_after_one_command(queue_at_work: Path) -> None:
     clone = queue_at_work
     first, second = executors(clone)
+    worker = first.parent()
+    assert worker
+    worker.suspend()  # as a busy one, it does not answer DVC
+    refused = run(clone, "python", "-m", "tools.experiments", "recover", check=False)
+    worker.resume()
+    assert refused.returncode == 1
+    assert "workers run; wait for them" in refused.stderr
     for process in (first.parent(), second.parent(), second):  # of the first experiment, only its worker
         assert process
         process.kill()

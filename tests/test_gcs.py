@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import BUCKET, ROOT, run, wait_for
+from conftest import BUCKET, ROOT, empty_repository, run, wait_for
 
 
 def gcs(folder: Path, action: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -25,12 +25,8 @@ def server(folder: Path) -> dict[str, str | int]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Path]:
-    """A DVC repository with this one's configuration and tools, and nothing to track."""
-    run(tmp_path, "git", "init", "-q")
-    run(tmp_path, "dvc", "init", "-q")
-    shutil.copy(ROOT / ".dvc/config", tmp_path / ".dvc/config")
-    for package in ("tools", "tweets"):
-        shutil.copytree(ROOT / package, tmp_path / package)
+    """A DVC repository whose server ends with the test."""
+    empty_repository(tmp_path)
     yield tmp_path
     shutil.copy(ROOT / ".dvc/config", tmp_path / ".dvc/config")
     gcs(tmp_path, "stop")

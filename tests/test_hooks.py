@@ -60,6 +60,15 @@ def test_a_planted_secret_is_found_where_it_is_and_not_printed(
     assert content.splitlines()[line - 1][-16:-2] not in "".join(found)
 
 
+def test_a_line_that_only_looks_like_a_secret_can_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = f'TOKEN = "ghp_{drawn(ALPHANUMERIC, 36)}"'
+    Path("example.py").write_text(f"{line}  # pragma: allowlist secret\n")
+    assert list(hooks.secrets(Path("example.py"))) == []
+    Path("example.py").write_text(f"{line}\n")
+    assert list(hooks.secrets(Path("example.py"))) != []
+
+
 @pytest.mark.parametrize(
     "line",
     ["credentialpath = key.json", "password = hunter2", "secret_access_key = x", "    token = x", "account_key = x"],

@@ -116,9 +116,18 @@ def test_a_wrong_key_file(shared: Path, content: str | None, words: str) -> None
     key = shared / ".cache/key.json"
     if content:
         key.write_text(content)
+    run(shared, "dvc", "remote", "modify", "--local", "gcs", "allow_anonymous_login", "false")
     fails_in_one_line(remote(shared, "push", GOOGLE_APPLICATION_CREDENTIALS=str(key)), words, "GOOGLE_APPLICATION_CRED")
     run(shared, "dvc", "remote", "modify", "--local", "gcs", "credentialpath", str(key))
     fails_in_one_line(remote(shared, "push"), words, "credentialpath in .dvc/config.local")
+
+
+def test_a_key_file_that_is_not_used_is_not_looked_at(shared: Path) -> None:
+    assert remote(shared, "pull", GOOGLE_APPLICATION_CREDENTIALS="nowhere.json").returncode == 0
+
+
+def test_the_bucket_of_the_example_is_asked_nothing(clone: Path) -> None:
+    fails_in_one_line(remote(clone, "push"), "an example", "make gcs", "gs://your-bucket/prefix")
 
 
 # As https://cloud.google.com/storage/docs/json_api/v1/status-codes documents the service's answers.

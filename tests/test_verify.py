@@ -158,6 +158,49 @@ def test_an_undeclared_module_that_a_stage_reaches(clone: Path) -> None:
     assert len(found) == 4
 
 
+def test_an_undeclared_module_that_is_imported_relatively_or_from_elsewhere(clone: Path) -> None:
+    (clone / "tweets/lookup.py").write_text("WORDS = 3\n")
+    with (clone / "tweets/tfidf.py").open("a") as file:
+        file.write("\nfrom . import lookup\nfrom .split import TEST\nfrom tools import results\n")
+    found = in_lock(clone)
+    for module in ("tweets/lookup.py", "tools/results.py", "tools/__init__.py"):
+        assert f"baseline: reads {module}, which is not among its deps in dvc.yaml" in found
+
+
+def test_undeclared_libraries(clone: Path) -> None:
+    for name in ("dvc.yaml", "dvc.lock"):
+        content = yaml.safe_load((clone / name).read_text())
+        deps = content["stages"]["fetch"]["deps"]
+        deps[:] = [
+            dep for dep in deps if "requirements.txt" not in (dep, dep["path"] if isinstance(dep, dict) else dep)
+        ]
+        (clone / name).write_text(yaml.safe_dump(content, sort_keys=False))
+    assert in_lock(clone) == ["fetch: reads requirements.txt, which is not among its deps in dvc.yaml"]
+
+
+def test_a_metric_that_git_does_not_track(clone: Path) -> None:
+    run(clone, "git", "rm", "-q", "--cached", "metrics/train.json")
+    assert in_lock(clone) == ["train: its output metrics/train.json belongs into Git, which does not track it"]
+
+
+def test_stages_of_other_kinds(clone: Path) -> None:
+    export = {"cmd": "python -m stages.export", "matrix": {"kind": ["onnx"]}}
+    (clone / "other").mkdir()
+    (clone / "other/dvc.yaml").write_text(yaml.safe_dump({"stages": {"extra": {"cmd": "true"}}}))
+    edit(clone / "dvc.yaml", stages__export=export)
+    assert sorted(in_lock(clone)) == [
+        f"{name}: not a plain stage of dvc.yaml in the root; only those can be checked"
+        for name in ("export@onnx", "extra")
+    ]
+
+
+def test_a_stage_that_is_not_python(clone: Path) -> None:
+    with (clone / "stages/train.py").open("a") as file:
+        file.write("\ndef broken(:\n")
+    with pytest.raises(UserError, match=r"stages/train\.py: line \d+: invalid syntax"):
+        in_lock(clone)
+
+
 def test_an_undeclared_file_of_data(clone: Path) -> None:
     with (clone / "stages/baseline.py").open("a") as file:
         file.write('\nWORDS = Path("data/lookup/words.txt")\n')
@@ -192,7 +235,8 @@ def test_a_dependency_that_no_stage_reads(clone: Path) -> None:
 def test_another_command(clone: Path) -> None:
     edit(clone / "dvc.yaml", stages__train__cmd="python -m stages.train --fast")
     assert in_lock(clone) == [
-        "train: its command is 'python -m stages.train --fast', dvc.lock has 'python -m stages.train'"
+        "train: its command in dvc.yaml is 'python -m stages.train --fast', needs 'python -m stages.train'",
+        "train: its command is 'python -m stages.train --fast', dvc.lock has 'python -m stages.train'",
     ]
 
 

@@ -378,12 +378,17 @@ def test_a_branch_that_moved_in_the_meantime_is_not_overwritten(late: Runner, wo
 
 
 def test_what_is_not_verified_gets_a_status_that_says_so(first: Runner, world: World) -> None:
-    with (first.clone / "params.yaml").open("a") as file:
-        file.write("# a comment\n")
+    step = {"run": "make ci-verify", "env": {"GITHUB_TOKEN": TOKEN}}
     set_param(first.clone, "train.lr", 0.005)
-    last = first.step({"run": "make ci-verify", "env": {"GITHUB_TOKEN": TOKEN}}, {})
+    last = first.step(step, {})
     assert last.returncode != 0
+    assert "verify: not committed:\n M params.yaml" in last.stderr
     assert world.github.statuses[world.head("faster")][-1]["state"] == "failure"
+    commit(first.clone, "commit", "--quiet", "--all", "--message", "Stale")
+    last = first.step(step, {})
+    assert last.returncode != 0
+    assert "train: the param train.lr is 0.005" in last.stderr
+    run(first.clone, "git", "reset", "--quiet", "--hard", "HEAD~1")
 
 
 @pytest.mark.parametrize(
@@ -435,6 +440,11 @@ def test_changed_data_is_prepared_counted_and_offered_as_a_pull_request(world: W
     assert [(one["head"], one["base"]) for one in world.github.pulls] == [("data-changed", "main")]
     assert '"rows"' in runner.summary
     assert world.github.pulls[0]["html_url"] in runner.summary
+    before = world.head("data-changed")
+    last = runner.job("data", "data")
+    assert last is not None
+    assert "data: data-changed has this lock already" in last.stdout
+    assert (world.head("data-changed"), len(world.github.pulls)) == (before, 1)
 
 
 def test_a_registered_model_is_fetched_verified_and_tried(world: World, first: Runner) -> None:

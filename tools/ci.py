@@ -83,7 +83,10 @@ def push() -> None:
 
 def gate(context: str, *command: str) -> None:
     """Run a command and give HEAD a status that says how it ended. Raises UserError when it failed."""
-    code = run(*command)
+    changed = git("status", "--porcelain", "--untracked-files=no")  # then the command would not judge the commit
+    code = 1 if changed else run(*command)
+    if changed:
+        print(f"{context}: not committed:\n{changed}", file=sys.stderr)
     state = "failure" if code else "success"
     github.set_status(git("rev-parse", "HEAD"), context, state, f"{' '.join(command)}: exit code {code}")
     if code:
@@ -118,14 +121,25 @@ def data() -> None:
     if not commit:
         print("data: nothing changed since the commit")
         return
+    before = head_of(DATA_BRANCH)
+    if before and lock_of_data(before) == lock_of_data(commit):
+        print(f"data: {DATA_BRANCH} has this lock already")
+        return
     need(*python("tools.remote", "push"))
-    push_commit(commit, DATA_BRANCH, "--force")
+    if not push_commit(commit, DATA_BRANCH, f"--force-with-lease=refs/heads/{DATA_BRANCH}:{before}"):
+        raise UserError(f"{DATA_BRANCH} moved while this job ran; run it again")
     text = (
         "The data differs from what main was reproduced with. The pipeline reproduces the rest on this branch; as a"
         " workflow opened it, a person has to approve its runs, or to close and reopen it."
     )
     url = github.pull_request(DATA_BRANCH, "main", "Data changed", text)
     summarise(f"The new lock: {url}\n")
+
+
+def lock_of_data(commit: str) -> list[Any]:
+    """Return what a commit's dvc.lock says of the stages that read the data."""
+    stages = yaml.safe_load(git("show", f"{commit}:dvc.lock"))["stages"]
+    return [stages.get(name) for name in ("fetch", "prepare")]
 
 
 def model() -> None:

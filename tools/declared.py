@@ -8,19 +8,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("stages", "tweets")
+from tweets.errors import UserError
+
 FOLDERS = ("data/", "models/", "metrics/", "plots/")
 
 
 def modules_in(file: Path, root: Path) -> set[str]:
     """Return the names of this repository's modules that a file imports, wherever in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in PACKAGES and file_of(name, root)}
+        elif isinstance(node, ast.ImportFrom):
+            package = file.relative_to(root).parent.parts
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in found if file_of(name, root)}
+
+
+def parsed(file: Path) -> ast.Module:
+    """Return the syntax tree of a file. Raises UserError when it is not Python."""
+    try:
+        return ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        raise UserError(f"{file}: line {error.lineno}: {error.msg}") from None
 
 
 def file_of(module: str, root: Path) -> Path | None:
@@ -43,24 +55,25 @@ def code(stage: str, root: Path) -> set[str]:
 
 
 def section(stage: str) -> Any:
-    """Return the dataclass that a stage's module declares for its section of params.yaml.
+    """Return the dataclass that a stage's module declares for its section of params.yaml, or None.
 
     Imports the stage, so the current folder must be the root of the repository.
     """
     module = importlib.import_module(f"stages.{stage}")
-    [found] = [
+    found = (
         value
         for value in vars(module).values()
         if dataclasses.is_dataclass(value)
         and value.__module__ == module.__name__
         and f"Section `{stage}`" in (value.__doc__ or "")
-    ]
-    return found
+    )
+    return next(found, None)
 
 
 def params(stage: str) -> set[str]:
-    """Return the keys of params.yaml that a stage reads: those of the section that its module declares."""
-    return set(_keys(section(stage), stage))
+    """Return the keys of params.yaml that a stage reads: those of the section that its module declares, if it does."""
+    found = section(stage)
+    return set(_keys(found, stage)) if found else set()
 
 
 def _keys(cls: Any, prefix: str) -> Iterator[str]:
@@ -71,6 +84,6 @@ def _keys(cls: Any, prefix: str) -> Iterator[str]:
 
 def data(stage: str, root: Path) -> set[str]:
     """Return the paths below data, models, metrics and plots that stand as literals in a stage's script."""
-    script = ast.parse((root / f"stages/{stage}.py").read_bytes())
+    script = parsed(root / f"stages/{stage}.py")
     literals = {node.value for node in ast.walk(script) if isinstance(node, ast.Constant)}
     return {text for text in literals if isinstance(text, str) and text.startswith(FOLDERS) and " " not in text}

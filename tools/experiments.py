@@ -10,8 +10,10 @@ and exits with 0. `recover` clears the queue after its workers were killed: DVC 
 import argparse
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from dvc.cli import main as dvc
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -43,8 +45,8 @@ def recover(repo: Repo) -> None:
     Raises UserError while workers run.
     """
     queue = repo.experiments.celery_queue
-    if workers := queue.worker_status():
-        raise UserError(f"{len(workers)} workers run; wait for them, or end them with `dvc queue stop --kill`")
+    if running := workers(repo):
+        raise UserError(f"{running} workers run; wait for them, or end them with `dvc queue stop --kill`")
     lost = sorted(entry.name or entry.stash_rev[:7] for entry in queue.iter_active())
     if lost:
         end(repo, lost)
@@ -52,6 +54,15 @@ def recover(repo: Repo) -> None:
     for folder in Path(repo.tmp_dir).glob("exps/tmp*"):
         shutil.rmtree(folder)
     print(f"experiments: {', '.join(lost)}: ended, queue again" if lost else "experiments: no task was lost")
+
+
+def workers(repo: Repo) -> int:
+    """Return how many of this repository's queue workers run, by their processes: a busy one may not answer DVC."""
+    found = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found += "queue-worker" in process.cmdline() and process.cwd() == str(repo.root_dir)
+    return found
 
 
 def end(repo: Repo, names: list[str]) -> None:

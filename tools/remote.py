@@ -28,8 +28,12 @@ from google.oauth2.service_account import Credentials
 from tweets import errors
 from tweets.errors import UserError
 
+EXAMPLE = "tweets-dvc"  # the bucket in .dvc/config as this repository comes
 GOOGLE = "https://storage.googleapis.com"
 SECONDS_TO_ANSWER = 10
+VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+KINDS = ("service_account", "authorized_user")  # of key files that gcsfs reads itself; the variable is Google's to read
+KINDS_OF_THE_VARIABLE = ("external_account", "external_account_authorized_user", "impersonated_service_account")
 # LookupError: what gcsfs raises for an answer that is not in the service's own format, such as a proxy's.
 UNREADABLE = (OSError, ValueError, LookupError, HttpError, GoogleAuthError, requests.RequestException)
 
@@ -61,7 +65,13 @@ class Remote:
         """Ask the bucket for one object. Raises UserError, with what is needed, when it cannot be read."""
         if not self.bucket:
             return
-        check_keys(self.settings.get("credentialpath"))
+        if self.bucket == EXAMPLE and "endpointurl" not in self.settings:
+            raise UserError(
+                f"{self.url}: an example, and nobody's bucket: `make gcs` starts one on this machine,"
+                f" `dvc remote modify {self.name} url gs://your-bucket/prefix` names your own"
+            )
+        if not self.settings.get("allow_anonymous_login"):
+            check_keys(self.settings.get("credentialpath"))
         endpoint = self.settings.get("endpointurl", GOOGLE)
         try:
             requests.get(endpoint, timeout=SECONDS_TO_ANSWER)
@@ -88,25 +98,25 @@ class Remote:
 
 
 def check_keys(configured: str | None) -> None:
-    """Raise UserError where a key file is named that is not one: in DVC's configuration or in the environment.
+    """Raise UserError where the key file that DVC would use is not one: of its configuration, or of the environment.
 
     The Google libraries look elsewhere without a word when they cannot read it.
     """
-    variable = "GOOGLE_APPLICATION_CREDENTIALS"
-    for where, name in (("credentialpath in .dvc/config.local", configured), (variable, os.environ.get(variable))):
-        if not name:
-            continue
-        try:
-            content = json.loads(Path(name).read_text(encoding="utf-8"))
-            if content.get("type") == "service_account":
-                Credentials.from_service_account_info(content)  # type: ignore[no-untyped-call]
-            elif content.get("type") not in ("authorized_user", "external_account", "impersonated_service_account"):
-                raise ValueError(f"its type is {content.get('type')!r}")
-        except FileNotFoundError:
-            raise UserError(f"{name}: no such key file; {where} names it") from None
-        except (OSError, ValueError, AttributeError) as error:
-            said = errors.one_line(error)[:200]
-            raise UserError(f"{name}: not a key file of Google Cloud ({said}); {where} names it") from None
+    name = configured or os.environ.get(VARIABLE)
+    if not name:
+        return
+    where = "credentialpath in .dvc/config.local" if configured else VARIABLE
+    try:
+        content = json.loads(Path(name).read_text(encoding="utf-8"))
+        if content.get("type") == "service_account":
+            Credentials.from_service_account_info(content)  # type: ignore[no-untyped-call]
+        elif content.get("type") not in (KINDS if configured else (*KINDS, *KINDS_OF_THE_VARIABLE)):
+            raise ValueError(f"its type is {content.get('type')!r}")
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such key file; {where} names it") from None
+    except (OSError, ValueError, AttributeError) as error:
+        said = errors.one_line(error)[:200]
+        raise UserError(f"{name}: not a key file of Google Cloud ({said}); {where} names it") from None
 
 
 def push_runs(repo: Repo) -> int:

@@ -11,6 +11,7 @@ for each fault and exits with 1, or one line when all is well.
 import base64
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,8 +52,11 @@ def undeclared(stage: str, found: dict[str, Any], root: Path) -> Iterator[str]:
     deps = {dep for dep in found.get("deps", []) if isinstance(dep, str)}
     code = declared.code(stage, root)
     if not code:
-        yield f"{stage}: runs {found.get('cmd')!r}, and there is no stages/{stage}.py"
+        yield f"{stage}: there is no stages/{stage}.py"
         return
+    if found.get("cmd") != f"python -m stages.{stage}":
+        yield f"{stage}: its command in dvc.yaml is {found.get('cmd')!r}, needs 'python -m stages.{stage}'"
+    code |= {"requirements.txt"}  # which every stage reads
     for path in sorted(code - deps):
         yield f"{stage}: reads {path}, which is not among its deps in dvc.yaml"
     for path in sorted(dep for dep in deps - code if dep.endswith(".py")):
@@ -140,6 +144,12 @@ def stale_dependency(stage: str, dep: Output, made: dict[str, str]) -> Iterator[
         yield f"{stage}: {path} is not the one that dvc.lock has"
 
 
+def tracked(root: Path) -> set[str]:
+    """Return the paths that Git tracks."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True)
+    return set(listed.stdout.split("\0"))
+
+
 def check_lock(repo: Repo) -> list[str]:
     """Return a line for each way in which dvc.lock and dvc.yaml are not true."""
     root = Path(repo.root_dir)
@@ -156,8 +166,15 @@ def check_lock(repo: Repo) -> list[str]:
                 for out in stage.outs
                 if out.exists and out.workspace_status()
             ]
+    in_git = tracked(root)
     for name, stage in stages.items():
+        if name not in pipeline:
+            faults.append(f"{name}: not a plain stage of dvc.yaml in the root; only those can be checked")
+            continue
         faults += undeclared(name, pipeline[name], root)
+        for out in stage.outs:
+            if not out.use_cache and out.exists and str(out) not in in_git:
+                faults.append(f"{name}: its output {out} belongs into Git, which does not track it")
         if name in locked:
             faults += stale(stage, locked[name], made)
         else:
