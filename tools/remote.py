@@ -4,8 +4,8 @@
     python -m tools.remote pull
 
 DVC does the work, and can be called by itself too. This first asks the bucket one question, so that a key file that
-cannot be read, a missing sign-in, a permission, a bucket or a network ends in one line; and it does not forget
-`--run-cache`, without which a teammate trains again what you have trained.
+cannot be read, a missing sign-in, a permission, a bucket or a network ends in one line. And the run cache goes along
+with the outputs that it names, so that `dvc repro --pull` and `dvc exp run --pull` elsewhere train nothing again.
 """
 
 import argparse
