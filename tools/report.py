@@ -12,7 +12,6 @@ can go into a pull request; its pictures are plots/*.png, or lie below the URL t
 import argparse
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +25,7 @@ from dvc.scm import resolve_rev
 from markupsafe import Markup
 
 from tools import charts, results
+from tools.repository import git
 from tweets import errors, files
 from tweets.errors import UserError
 
@@ -51,14 +51,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("revision", nargs="?", metavar="REV", help="what to compare with")
     parser.add_argument("--pictures", metavar="URL", default="plots", help="the folder of report.md's pictures")
     return parser.parse_args()
-
-
-def git(*command: str) -> str:
-    """Return what a Git command prints. Raises UserError with what it says when it fails."""
-    found = subprocess.run(["git", *command], capture_output=True, text=True, encoding="utf-8", check=False)
-    if found.returncode:
-        raise UserError(f"git {command[0]}: {' '.join(found.stderr.split())}")
-    return found.stdout.strip()
 
 
 def choose_revision(repo: Repo, asked: str | None) -> tuple[str, str, str] | None:
