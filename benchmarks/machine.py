@@ -13,7 +13,7 @@ def machine() -> dict[str, str | int]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         "system": platform.system(),
         "python": platform.python_version(),
-        "dvc": version("dvc"),
+        **{name: version(name) for name in ("dvc", "torch", "transformers")},
     }
 
 

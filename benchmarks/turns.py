@@ -1,0 +1,61 @@
+"""Measure several ways to do the same work by turns, so that what else the machine does meets all of them alike."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """What several measurements of one quantity gave."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(median=statistics.median(values), low=min(values), high=max(values))
+
+    def __str__(self) -> str:
+        digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
+        return f"{self.median:,.{digits}f} [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
+
+
+def by_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return what each way returned in `rounds` rounds; all are called once before, to warm up."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    with tqdm(total=len(ways) * (rounds + 1), desc="measure", unit="run", disable=None) as progress:
+        for number in range(rounds + 1):
+            for name, way in ways.items():
+                value = way()
+                if number:
+                    found[name].append(value)
+                progress.update()
+    return found
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Return ours / theirs of each round: of neighbours in time, so that a slow minute falls out of it."""
+    return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=True)])
+
+
+def summary(found: Mapping[str, Sequence[float]], *, ours: str, higher_is_better: bool) -> dict[str, Any]:
+    """Return for each way its spread, and how many times better `ours` is (above 1: better)."""
+    result: dict[str, Any] = {}
+    for name, values in found.items():
+        better = ratio(found[ours], values) if higher_is_better else ratio(values, found[ours])
+        result[name] = {"runs": list(values), **vars(Spread.of(values)), "ours_is_better_by": vars(better)}
+    return result
+
+
+def table(found: Mapping[str, Sequence[float]], *, ours: str, unit: str, higher_is_better: bool) -> str:
+    """Return the measurements as a Markdown table: median [lowest, highest], and how many times better `ours` is."""
+    lines = [f"| | {unit} | ours is better by |", "|---|---|---|"]
+    for name, values in found.items():
+        better = ratio(found[ours], values) if higher_is_better else ratio(values, found[ours])
+        lines.append(f"| {name} | {Spread.of(values)} | {'' if name == ours else better} |")
+    return "\n".join(lines)
