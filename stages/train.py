@@ -8,6 +8,7 @@ Killed, it goes on from its last checkpoint and ends with the bytes of a run tha
 """
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ import torch
 import transformers
 from dvclive import Live
 from pydantic import Field
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from scmrepo.exceptions import SCMError
 from sklearn.metrics import accuracy_score, f1_score
 from torch.nn.functional import cross_entropy
@@ -47,6 +50,7 @@ class Train:
 
     seed: params.Seed
     epochs: Count
+    min_steps: Count  # a small data set gets more epochs, until this many steps are reached
     lr: Positive  # of AdamW, at its peak
     batch_size: Count
     warmup: Fraction  # share of the steps in which the learning rate rises; then it falls to 0 along a line
@@ -54,7 +58,9 @@ class Train:
     dropout: Fraction
     max_grad_norm: Positive
     confidence_power: Annotated[params.Number, Field(ge=0)]
-    evals_per_epoch: Count  # also the checkpoints per epoch
+    freeze_embeddings: bool  # leave the encoder's word vectors as they are
+    reset_pooler: bool  # start the layer between the first token and the head, where there is one, as the identity
+    evaluations: Count  # in a whole training, evenly; also its checkpoints
     patience: Count  # evaluations
     log_every: Count  # steps
     device: model.DeviceName
@@ -100,11 +106,15 @@ def row_weights(confidence: np.ndarray, power: float) -> np.ndarray:
 
 
 class TweetTrainer(Trainer):
-    """A Trainer whose rows are numbers into an Encoded split, padded per batch and weighted in the loss."""
+    """A Trainer whose batches hold rows of like lengths, each with its weight in the loss."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:  # noqa: ARG002
         encoded = self.train_dataset.encoded
         return LengthOrder(encoded.lengths, self.args.train_batch_size, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        order: list[int] = np.argsort(eval_dataset.encoded.lengths, kind="stable").tolist()
+        return order
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         weights, labels = inputs.pop("weights"), inputs.pop("labels")
@@ -116,21 +126,26 @@ class TweetTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-class Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """The rows of a split, with their weights in the loss."""
+class Rows(torch.utils.data.Dataset[Any]):
+    """The rows of a split, with their weights in the loss. A DataLoader gets a batch of them at once."""
 
-    def __init__(self, encoded: encode.Encoded, weights: np.ndarray) -> None:
-        self.encoded, self.weights = encoded, weights
+    def __init__(self, encoded: encode.Encoded, weights: np.ndarray, pad: int) -> None:
+        self.encoded, self.weights, self.pad = encoded, weights, pad
 
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {
-            "input_ids": self.encoded.row(index).tolist(),
-            "labels": int(self.encoded.labels[index]),
-            "weights": float(self.weights[index]),
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Return the batch, padded to its longest row: ids and mask (batch, longest), labels and weights (batch,)."""
+        rows = np.array(indices)
+        ids, mask = self.encoded.padded(rows, self.pad)
+        batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": self.encoded.labels[rows],
+            "weights": self.weights[rows],
         }
+        return {name: torch.from_numpy(np.asarray(array)) for name, array in batch.items()}
 
 
 class Curves(TrainerCallback):
@@ -165,13 +180,20 @@ def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
 
 
-def arguments(settings: Train, folder: Path, batches: int, device: str, *, bf16: bool) -> TrainingArguments:
-    """Return the Trainer's arguments for `batches` batches an epoch."""
+def arguments(settings: Train, folder: Path, rows: int, device: str) -> TrainingArguments:
+    """Return the Trainer's arguments for a training on so many rows.
+
+    Length and rhythm follow from the rows: the epochs asked for, more of them where they make fewer than `min_steps`
+    steps, and `evaluations` evaluations in all.
+    """
+    batches = -(-rows // settings.batch_size)
+    epochs = max(settings.epochs, -(-settings.min_steps // batches))
     # On a step that is also logged, since the Trainer's running mean of the loss is not in its checkpoints.
-    every = max(1, batches // settings.evals_per_epoch // settings.log_every) * settings.log_every
+    every = max(1, epochs * batches // settings.evaluations // settings.log_every) * settings.log_every
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and model.has_bf16(device))
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=epochs,
         learning_rate=settings.lr,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
@@ -211,7 +233,7 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, settings.dropout)
-    return encoder.from_pretrained(
+    classifier = encoder.from_pretrained(
         AutoModelForSequenceClassification,
         *source,
         config=config,
@@ -219,27 +241,12 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
         # On a CPU plain attention is faster than the fused kernel at a tweet's length.
         attn_implementation="eager" if device == "cpu" else "sdpa",
     )
-
-
-def collate(pad: int) -> Any:
-    """Return the function that pads a batch of rows to its longest."""
-
-    def pad_batch(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        longest = max(len(row["input_ids"]) for row in rows)
-        ids = torch.full((len(rows), longest), pad)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            length = len(row["input_ids"])
-            ids[i, :length] = torch.tensor(row["input_ids"])
-            mask[i, :length] = 1
-        return {
-            "input_ids": ids,  # (batch, longest)
-            "attention_mask": mask,
-            "labels": torch.tensor([row["labels"] for row in rows]),  # (batch,)
-            "weights": torch.tensor([row["weights"] for row in rows]),  # (batch,)
-        }
-
-    return pad_batch
+    classifier.get_input_embeddings().requires_grad_(not settings.freeze_embeddings)
+    pooler = getattr(classifier.base_model, "pooler", None)
+    if settings.reset_pooler and pooler is not None:
+        torch.nn.init.eye_(pooler.dense.weight)
+        torch.nn.init.zeros_(pooler.dense.bias)
+    return classifier
 
 
 def open_live(*, resume: bool) -> Live:
@@ -250,34 +257,69 @@ def open_live(*, resume: bool) -> Live:
         raise UserError(f"DVCLive needs a Git commit to log against ({error}): `git commit` first") from None
 
 
-def train(settings: Train, features: dict[str, Any], folder: Path) -> tuple[TweetTrainer, dict[str, Any]]:
-    """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
+def build_trainer(
+    settings: Train, features: dict[str, Any], split: dict[str, encode.Encoded], folder: Path
+) -> TweetTrainer:
+    """Return the trainer of a new model on the splits train and valid, with its checkpoints in `folder`."""
     device = model.choose_device(settings.device)
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and model.has_bf16(device))
-    split = {name: encode.load(FEATURES / name) for name in (TRAIN, VALID)}
-    rows = {
-        TRAIN: Rows(split[TRAIN], row_weights(split[TRAIN].confidence, settings.confidence_power)),
-        VALID: Rows(split[VALID], np.ones(len(split[VALID]))),
+    pad = AutoTokenizer.from_pretrained(FEATURES / "tokenizer").pad_token_id
+    weights = {
+        TRAIN: row_weights(split[TRAIN].confidence, settings.confidence_power),
+        VALID: np.ones(len(split[VALID]), np.float32),
     }
-    tokenizer = AutoTokenizer.from_pretrained(FEATURES / "tokenizer")
+    rows = {name: Rows(split[name], weights[name], pad) for name in weights}
+    return TweetTrainer(
+        model=build_model(features, settings, device),
+        args=arguments(settings, folder, len(rows[TRAIN]), device),
+        train_dataset=rows[TRAIN],
+        eval_dataset=rows[VALID],
+        data_collator=lambda batch: batch,  # Rows has made it
+        compute_metrics=scores,
+    )
+
+
+def train(settings: Train, features: dict[str, Any], folder: Path) -> TweetTrainer:
+    """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
     checkpoint = checkpoints.latest(folder)
     if checkpoint:
         print(f"train: going on from step {checkpoint.name.split('-')[1]}")
         shutil.copytree(checkpoint / "live", LIVE, dirs_exist_ok=True)
-    batches = -(-len(rows[TRAIN]) // settings.batch_size)
     live = open_live(resume=checkpoint is not None)
-    trainer = TweetTrainer(
-        model=build_model(features, settings, device),
-        args=arguments(settings, folder, batches, device, bf16=bf16),
-        train_dataset=rows[TRAIN],
-        eval_dataset=rows[VALID],
-        data_collator=collate(tokenizer.pad_token_id),
-        compute_metrics=scores,
-        callbacks=[Curves(live), transformers.EarlyStoppingCallback(settings.patience)],
+    split = {name: encode.load(FEATURES / name) for name in (TRAIN, VALID)}
+    trainer = build_trainer(settings, features, split, folder)
+    trainer.add_callback(Curves(live))
+    trainer.add_callback(transformers.EarlyStoppingCallback(settings.patience))
+    args = trainer.args
+    print(
+        f"train: {len(split[TRAIN]):,} tweets, {args.num_train_epochs} epochs, evaluated each {args.eval_steps} steps;"
+        f" {args.device.type}, {'bf16' if args.bf16 else 'fp32'}"
     )
-    print(f"train: {len(rows[TRAIN]):,} tweets, {batches} batches an epoch, {device}, {'bf16' if bf16 else 'fp32'}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return trainer, summary(trainer.state)
+    return trainer
+
+
+def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Return the T for which softmax(logits / T) has the least log loss (Guo et al. 2017, arXiv:1706.04599).
+
+    `logits` is (N, K), `truth` (N,) class numbers. T above 1 makes a model less sure of itself. T is 0.5 to 10: a few
+    rows that are all right do not say that the model is never wrong.
+    """
+
+    def log_loss(log_t: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(truth)), truth].mean())
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=np.log((0.5, 10)), method="bounded").x))
+
+
+def calibrate(trainer: TweetTrainer) -> float:
+    """Divide the logits by the temperature that suits the validation split, in the head's own weights. Return it."""
+    found = trainer.predict(trainer.eval_dataset)
+    value = temperature(found.predictions.astype(np.float64), found.label_ids)
+    *_, head = (part for part in trainer.model.modules() if isinstance(part, torch.nn.Linear))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.div_(value)
+    return value
 
 
 def summary(state: transformers.TrainerState) -> dict[str, Any]:
@@ -307,12 +349,15 @@ def curves(history: list[dict[str, float]]) -> dict[str, list[dict[str, Any]]]:
 def main() -> None:
     environment.check()
     orphan.end_with_parent()
+    # cuBLAS adds up in a fixed order only in a workspace of a fixed size.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     settings = params.load("train", Train)
     features = files.read_json(FEATURES / "features.json")
     torch.use_deterministic_algorithms(True)
     key = checkpoints.key([FEATURES], dataclasses.asdict(settings))
     with checkpoints.folder(key) as folder, model.threads(settings.threads):
-        trainer, report = train(settings, features, folder)
+        trainer = train(settings, features, folder)
+        report = {**summary(trainer.state), "temperature": calibrate(trainer)}
         with files.replacing(Path("models/transformer")) as staged:
             tokenizer = AutoTokenizer.from_pretrained(FEATURES / "tokenizer")
             model.save(staged, trainer.model, tokenizer, features["cleaning"])

@@ -166,7 +166,8 @@ def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
     params["fetch"]["csv"] |= {"id": "id", "confidence": "confidence"}
     params["featurize"] |= {"encoder": str(encoder), "max_length": 32}
     params["baseline"] |= {"min_df": 1}
-    params["train"] |= {"lr": 0.003, "batch_size": 8, "epochs": 2, "log_every": 2, "evals_per_epoch": 2, "threads": 1}
+    params["train"] |= {"lr": 0.003, "batch_size": 8, "epochs": 2, "min_steps": 1, "freeze_embeddings": False}
+    params["train"] |= {"log_every": 2, "evaluations": 4, "threads": 1}
     params["evaluate"] |= {"resamples": 100, "threads": 1}
     return params
 

@@ -46,7 +46,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> P
     rows.loc[::5, "confidence"] = None
     rows.loc[::4, "text"] += " and not good"
     folder = trained_workspace(
-        tmp_path_factory.mktemp("evaluated"), tiny_encoder, rows, lr=0.001, epochs=8, patience=99, evals_per_epoch=1
+        tmp_path_factory.mktemp("evaluated"), tiny_encoder, rows, lr=0.001, epochs=8, patience=99, evaluations=8
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -241,7 +241,7 @@ def executors(folder: Path) -> list[psutil.Process]:
 @pytest.fixture
 def queue_at_work(clone: Path) -> Iterator[Path]:
     """A clone whose two workers are in the middle of training."""
-    for name, value in {"epochs": 300, "patience": 1000, "evals_per_epoch": 1}.items():
+    for name, value in {"epochs": 300, "patience": 1000, "evaluations": 300}.items():
         set_param(clone, f"train.{name}", value)
     run(clone, "dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.lr=1e-4,2e-4")
     run(clone, "git", "restore", "params.yaml")

@@ -151,7 +151,7 @@ def training(folder: Path) -> list[psutil.Process]:
 @pytest.fixture
 def long_training(clone: Path) -> Iterator[Path]:
     """A clone whose training takes some seconds and is not stopped early."""
-    for name, value in {"epochs": 20, "patience": 1000, "evals_per_epoch": 1, "lr": 0.0005}.items():
+    for name, value in {"epochs": 20, "patience": 1000, "evaluations": 20, "lr": 0.0005}.items():
         set_param(clone, f"train.{name}", value)
     yield clone
     for process in training(clone):

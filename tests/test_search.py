@@ -44,7 +44,7 @@ def write(folder: Path, **changed: Any) -> None:
 
 def lengthen(folder: Path) -> Path:
     """Let the training of a clone take some seconds, with an evaluation in each epoch and no end before the last."""
-    for name, value in {"epochs": 12, "evals_per_epoch": 1, "patience": 1000, "lr": GOOD, "batch_size": 12}.items():
+    for name, value in {"epochs": 12, "evaluations": 12, "patience": 1000, "lr": GOOD, "batch_size": 12}.items():
         set_param(folder, f"train.{name}", value)
     commit(folder, "commit", "-qam", "Train longer")
     write(folder)

@@ -20,7 +20,7 @@ import yaml
 from conftest import LABELS, ROOT, made_up_tweets, set_param, shrunk_params
 
 from stages import featurize, fetch, prepare, train
-from tweets import files, params
+from tweets import encode, files, params
 from tweets.errors import UserError
 
 OUTPUTS = ("models/transformer", "plots/train", "metrics/train.json")
@@ -178,13 +178,18 @@ def test_confidence_decides_the_result_only_with_a_power(ready: Path, reference:
 # Batches, scores and curves
 
 
-def test_a_batch_is_padded_to_its_longest_row() -> None:
-    batch = train.collate(9)(
-        [
-            {"input_ids": [1, 2, 3], "labels": 0, "weights": 0.5},
-            {"input_ids": [4], "labels": 2, "weights": 1.5},
-        ]
+def encoded(rows: list[list[int]], labels: list[int]) -> encode.Encoded:
+    return encode.Encoded(
+        ids=np.array([token for row in rows for token in row], np.int32),
+        offsets=np.cumsum([0, *map(len, rows)]),
+        labels=np.array(labels),
+        confidence=np.ones(len(rows), np.float32),
     )
+
+
+def test_a_batch_is_padded_to_its_longest_row() -> None:
+    rows = encoded([[7, 7, 7, 7], [1, 2, 3], [4]], labels=[1, 0, 2])
+    batch = train.Rows(rows, np.array([3, 0.5, 1.5], np.float32), pad=9).__getitems__([1, 2])
     assert {name: value.tolist() for name, value in batch.items()} == {
         "input_ids": [[1, 2, 3], [4, 9, 9]],
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
@@ -200,14 +205,19 @@ def test_validation_scores_count_a_label_that_is_never_predicted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batches", "evals", "log_every", "expected"),
-    [(1000, 3, 20, 320), (1000, 1, 20, 1000), (10, 3, 20, 20), (23, 2, 2, 10), (23, 50, 2, 2)],
+    ("rows", "evaluations", "log_every", "every"),
+    [(1000, 3, 20, 660), (1000, 1, 20, 2000), (10, 3, 20, 20), (23, 4, 2, 10), (23, 50, 2, 2)],
 )
-def test_an_evaluation_falls_on_a_step_that_is_logged(batches: int, evals: int, log_every: int, expected: int) -> None:
-    found = train.arguments(
-        settings(evals_per_epoch=evals, log_every=log_every), Path("checkpoints"), batches, "cpu", bf16=False
-    )
-    assert (found.eval_steps, found.save_steps, found.logging_steps) == (expected, expected, log_every)
+def test_an_evaluation_falls_on_a_step_that_is_logged(rows: int, evaluations: int, log_every: int, every: int) -> None:
+    changes = {"batch_size": 1, "epochs": 2, "min_steps": 1, "evaluations": evaluations, "log_every": log_every}
+    found = train.arguments(settings(**changes), Path("checkpoints"), rows, "cpu")
+    assert (found.eval_steps, found.save_steps, found.logging_steps) == (every, every, log_every)
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(100_000, 2), (3200, 2), (3168, 3), (1601, 4), (1600, 4), (10, 200)])
+def test_a_small_data_set_gets_more_epochs(rows: int, epochs: int) -> None:
+    found = train.arguments(settings(batch_size=32, epochs=2, min_steps=200), Path("checkpoints"), rows, "cpu")
+    assert found.num_train_epochs == epochs
 
 
 def test_the_curves_have_the_points_that_their_plots_in_dvc_yaml_draw(ready: Path) -> None:
@@ -408,3 +418,50 @@ def test_an_encoder_of_another_architecture_trains_without_its_dropout_too(tmp_p
     built = train.build_model({"encoder": str(tmp_path), "revision": None, "labels": ["a", "b"]}, settings, "cpu")
     assert {p.p for p in built.modules() if isinstance(p, torch.nn.Dropout)} == {settings.dropout} == {0.0}
     assert built.config.id2label == {0: "a", 1: "b"}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_word_vectors_stay_those_of_the_encoder(ready: Path, tiny_encoder: Path, frozen: bool) -> None:
+    set_param(ready, "train.freeze_embeddings", frozen)
+    run()
+    before, after = (
+        transformers.AutoModel.from_pretrained(folder).get_input_embeddings().weight
+        for folder in (tiny_encoder, Path("models/transformer"))
+    )
+    assert torch.equal(before, after) == frozen
+
+
+# Calibration
+
+
+@pytest.mark.parametrize("sure", [0.7, 1.0, 3.0])
+def test_the_temperature_undoes_what_made_the_logits_too_sure(sure: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = (rng.random((len(logits), 1)) > shares.cumsum(1)).sum(1)
+    assert train.temperature(sure * logits, truth) == pytest.approx(sure, rel=0.05)
+
+
+def test_the_temperature_is_in_the_weights_of_the_head_and_changes_no_label(ready: Path) -> None:
+    for name, new in {"lr": 0.001, "epochs": 8, "patience": 99}.items():
+        set_param(ready, f"train.{name}", new)
+    labels = np.load("data/features/valid/labels.npy")
+    labels[:4] = (labels[:4] + 1) % len(LABELS)  # so that it errs
+    np.save("data/features/valid/labels.npy", labels)
+    features = files.read_json(Path("data/features/features.json"))
+    trainer = train.train(params.load("train", train.Train), features, Path("checkpoints"))
+    before = trainer.predict(trainer.eval_dataset)
+    value = train.calibrate(trainer)
+    after = trainer.predict(trainer.eval_dataset)
+    assert value != pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(after.predictions, before.predictions / value, rtol=1e-4, atol=1e-5)
+    # What is left to divide by is 1.
+    assert train.temperature(after.predictions.astype(np.float64), after.label_ids) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_pooler_that_is_reset_starts_as_the_identity(tiny_encoder: Path, reset: bool) -> None:
+    features = {"encoder": str(tiny_encoder), "revision": None, "labels": LABELS}
+    dense = train.build_model(features, settings(reset_pooler=reset), "cpu").bert.pooler.dense
+    assert torch.equal(dense.weight, torch.eye(len(dense.weight))) == reset

@@ -1,0 +1,273 @@
+"""How fast this project trains, beside transformers' Trainer as its users set it up.
+
+    python -m benchmarks.train
+
+Run it where `dvc repro` or `dvc pull` has made data/features. Every way trains the same model for one epoch on the same
+tweets, which are tokenised already, and by turns:
+
+- this project: stages/train.py with params.yaml;
+- Trainer as documented: the settings of transformers' guide to text classification (float32, each batch padded to its
+  longest tweet, drawn at random);
+- Trainer, tuned: with its own switches for bfloat16, batches of like lengths and several batch sizes, and the attention
+  and dropout that the model comes with;
+- padded to 128: as documented, each tweet padded to 128 tokens.
+
+The share of the machine's peak counts 6 floating-point operations per token and parameter outside the embeddings
+(Kaplan et al. 2020, section 2.1), padding not counted, over those of a bfloat16 matrix product measured in the same
+turn. Then three of the ways train until they reach a validation macro-F1: what a user waits for. Prints a table and
+writes benchmarks/results/train.json.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from benchmarks import turns
+from benchmarks.machine import machine
+from stages import train
+from tweets import encode, encoder, errors, files, model, params
+from tweets.split import TRAIN, VALID
+
+RESULT = Path("benchmarks/results/train.json")
+OURS, DOCUMENTED, PADDED, PEAK = "this project", "Trainer as documented", "padded to 128", "peak"
+TUNED = "Trainer, tuned, batches of"
+TARGET = 0.78
+EVALUATIONS = 20  # on the way to it
+SIZES = (16, 32, 64)
+SIDE = 2048  # of the square matrices whose product is the peak
+
+
+class Stopwatch(TrainerCallback):  # type: ignore[misc]
+    """Takes the time of the steps, from the first to the last; `target` ends the training at that macro-F1."""
+
+    def __init__(self, target: float) -> None:
+        self.target, self.reached = target, False
+        self.begin = self.seconds = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self.begin = time.perf_counter()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:  # noqa: ARG002
+        if metrics["eval_macro_f1"] >= self.target:
+            self.reached = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self.begin
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all ways train on."""
+
+    settings: train.Train
+    features: dict[str, Any]
+    split: dict[str, encode.Encoded]
+    device: str
+
+
+def part(encoded: encode.Encoded, count: int) -> encode.Encoded:
+    """Return `count` rows drawn by a fixed seed, or all where there are fewer."""
+    rows = np.random.default_rng(0).permutation(len(encoded))[:count]
+    ids = [encoded.row(index) for index in rows]
+    return encode.Encoded(
+        ids=np.concatenate(ids),
+        offsets=np.cumsum([0, *map(len, ids)]),
+        labels=encoded.labels[rows],
+        confidence=encoded.confidence[rows],
+    )
+
+
+def ours(work: Work, folder: Path, **changes: Any) -> Trainer:
+    """Return this project's trainer."""
+    trainer = train.build_trainer(dataclasses.replace(work.settings, **changes), work.features, work.split, folder)
+    trainer.args.save_strategy, trainer.args.load_best_model_at_end = "no", False
+    return trainer
+
+
+def theirs(work: Work, folder: Path, switches: dict[str, Any], pad_to: int | None = None) -> Trainer:
+    """Return the Trainer of transformers' guide, with some of its switches set."""
+    source = (work.features["encoder"], work.features["revision"])
+    labels = len(work.features["labels"])
+    tokenizer = AutoTokenizer.from_pretrained(train.FEATURES / "tokenizer")
+    padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {}
+    rows = {
+        name: [{"input_ids": encoded.row(i).tolist(), "labels": int(label)} for i, label in enumerate(encoded.labels)]
+        for name, encoded in work.split.items()
+    }
+    documented = {
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 16,
+        "learning_rate": 2e-5,
+        "weight_decay": 0.01,
+        "num_train_epochs": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": work.device == "cpu",
+    }
+    return Trainer(
+        model=encoder.from_pretrained(AutoModelForSequenceClassification, *source, num_labels=labels),
+        args=TrainingArguments(output_dir=str(folder), **{**documented, **switches}),
+        train_dataset=rows[TRAIN],
+        eval_dataset=rows[VALID],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer, **padding),
+        compute_metrics=train.scores,
+    )
+
+
+def tuned(batch_size: int) -> dict[str, Any]:
+    """Return the switches of the Trainer that make it fast."""
+    return {
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": batch_size,
+        "bf16": True,
+        "train_sampling_strategy": "group_by_length",
+    }
+
+
+def timed(trainer: Trainer, target: float = 2.0) -> Stopwatch:
+    """Train silently, until the validation macro-F1 is `target`."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    watch = Stopwatch(target)
+    trainer.add_callback(watch)
+    trainer.train()
+    return watch
+
+
+def speed(build: Callable[[Path], Trainer], rows: int) -> Callable[[], float]:
+    """Return a function that trains once and returns tweets per second."""
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds: float = timed(build(Path(folder))).seconds
+            return rows / seconds
+
+    return run
+
+
+def peak(device: str) -> float:
+    """Return the floating-point operations per second of a bfloat16 matrix product: the median of 20."""
+    one = torch.randn(SIDE, SIDE, dtype=torch.bfloat16, device=device)
+    seconds: list[float] = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        torch.mm(one, one)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return 2 * SIDE**3 / statistics.median(seconds)
+
+
+def flop_per_tweet(work: Work) -> float:
+    """Return 6 FLOP per real token and parameter that is not an embedding, times the mean number of tokens."""
+    built = train.build_model(work.features, work.settings, "cpu")
+    embeddings = sum(parameter.numel() for name, parameter in built.named_parameters() if "embeddings" in name)
+    parameters = sum(parameter.numel() for parameter in built.parameters()) - embeddings
+    return float(6 * parameters * work.split[TRAIN].lengths.mean())
+
+
+def time_to_target(build: Callable[[Path], Trainer]) -> dict[str, Any]:
+    """Train until the validation macro-F1 is TARGET. Return the seconds that took, evaluations included, or null."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build(Path(folder))
+        watch = timed(trainer, TARGET)
+        best = max(log["eval_macro_f1"] for log in trainer.state.log_history if "eval_macro_f1" in log)
+        return {
+            "seconds": watch.seconds if watch.reached else None,
+            "steps": trainer.state.global_step,
+            "macro_f1": best,
+        }
+
+
+def waiting(work: Work, fastest: int) -> dict[str, dict[str, Any]]:
+    """Return the time to TARGET of this project and of the Trainer: documented, and tuned with our learning rate."""
+    every = {"eval_strategy": "steps", "eval_steps": 1 / EVALUATIONS, "num_train_epochs": work.settings.epochs}
+    ours_too = {"learning_rate": work.settings.lr, "warmup_steps": work.settings.warmup}
+    ways: dict[str, Callable[[Path], Trainer]] = {
+        OURS: lambda folder: ours(work, folder, evaluations=EVALUATIONS),
+        f"{TUNED} {fastest}": lambda folder: theirs(work, folder, {**tuned(fastest), **every, **ours_too}),
+        DOCUMENTED: lambda folder: theirs(work, folder, every),
+    }
+    return {name: time_to_target(build) for name, build in ways.items()}
+
+
+def measure(work: Work, rounds: int) -> dict[str, list[float]]:
+    """Return the tweets per second of all ways, and the machine's peak, in each round."""
+    rows = len(work.split[TRAIN])
+    once = {"epochs": 1, "min_steps": 1, "evaluations": 1}
+
+    def our_trainer(folder: Path) -> Trainer:
+        trainer = ours(work, folder, **once)
+        trainer.args.eval_strategy = "no"
+        return trainer
+
+    ways: dict[str, Callable[[], float]] = {PEAK: lambda: peak(work.device), OURS: speed(our_trainer, rows)}
+    for size in SIZES:
+        ways[f"{TUNED} {size}"] = speed(functools.partial(theirs, work, switches=tuned(size)), rows)
+    ways[DOCUMENTED] = speed(functools.partial(theirs, work, switches={}), rows)
+    ways[PADDED] = speed(functools.partial(theirs, work, switches={}, pad_to=128), rows)
+    return turns.by_turns(ways, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--tweets", type=int, default=3200, help="of an epoch whose time is taken")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    settings = params.load("train", train.Train)
+    features = files.read_json(train.FEATURES / "features.json")
+    whole = {name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)}
+    device = model.choose_device(settings.device)
+    work = Work(
+        settings=settings, features=features, split={**whole, TRAIN: part(whole[TRAIN], options.tweets)}, device=device
+    )
+    with model.threads(settings.threads):
+        found = measure(work, options.rounds)
+        peaks = found.pop(PEAK)
+        share = [speed * flop_per_tweet(work) / peak for speed, peak in zip(found[OURS], peaks, strict=True)]
+        print(turns.table(found, ours=OURS, unit="tweets/s", higher_is_better=True))
+        print(f"\nshare of the peak: {turns.Spread.of(share)} of {turns.Spread.of([p / 1e9 for p in peaks])} GFLOP/s\n")
+        fastest = max(SIZES, key=lambda size: statistics.median(found[f"{TUNED} {size}"]))
+        wait = waiting(dataclasses.replace(work, split=whole), fastest)
+    for name, row in wait.items():
+        reached = (
+            f"{row['seconds']:.0f} s, {row['steps']} steps" if row["seconds"] else f"not reached: {row['macro_f1']:.3f}"
+        )
+        print(f"validation macro-F1 {TARGET}, {name}: {reached}")
+    report = {
+        "machine": machine(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "tweets": len(work.split[TRAIN]),
+        "tweets_per_second": turns.summary(found, ours=OURS, higher_is_better=True),
+        "peak_flops": vars(turns.Spread.of(peaks)),
+        "share_of_peak": vars(turns.Spread.of(share)),
+        "time_to_macro_f1": {"target": TARGET, "ways": wait},
+    }
+    files.write_json(RESULT, json.loads(json.dumps(report)))
+
+
+if __name__ == "__main__":
+    errors.run("train", main)

@@ -1,0 +1,59 @@
+"""Print the table of the ideas that were tried, from experiments/tried.yaml.
+
+python -m tools.tried
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tweets import errors
+from tweets.errors import UserError
+
+LOG = Path("experiments/tried.yaml")
+
+
+def spread(values: list[float]) -> str:
+    """Return the mean and, of two values or more, the sample standard deviation."""
+    mean = f"{statistics.mean(values):.4f}"
+    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+
+
+def row(idea: dict[str, Any], base: dict[str, Any]) -> str:
+    """Return the table's row of an idea: its cost is its training time over that of `base`, the mean of all seeds."""
+    runs = idea["runs"]
+    seconds, of_base = (statistics.mean(run["seconds"] for run in part["runs"]) for part in (idea, base))
+    cells = [
+        idea["idea"],
+        spread([run["macro_f1"] for run in runs]),
+        spread([run["log_loss"] for run in runs]),
+        str(len(runs)),
+        f"{seconds / of_base:.2f}",
+        idea["kept"],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(groups: list[dict[str, Any]]) -> str:
+    """Return the groups as Markdown: a title and a table each; the first idea of a group is what it is held against."""
+    parts = []
+    for group in groups:
+        lines = [f"### {group['title']}", "", group["about"].strip(), ""]
+        lines += ["| idea | validation macro-F1 | log loss | seeds | cost | kept |", "|---|---|---|---|---|---|"]
+        lines += [row(idea, group["ideas"][0]) for idea in group["ideas"]]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    try:
+        groups = yaml.safe_load(LOG.read_text(encoding="utf-8"))
+        print(table(groups))
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{LOG}: not a log of ideas: {error!r}") from None
+
+
+if __name__ == "__main__":
+    errors.run("tried", main)
