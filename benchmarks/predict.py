@@ -5,8 +5,8 @@
 Every way gets the same raw tweets of the test split, cleans them with `tweets.text.clean` and computes on THREADS
 threads of the CPU; none is quantised. Ours is `tweets.model.load(...).predict`, also shown in float32. The pipeline, in
 float32 as it loads the folder, gets all tweets in one call, with its default batch size of 1 and with 32. Then one
-tweet a call, each tweet by every way. Fails where ours and the pipeline's answers differ by more than TOLERANCE, or ours from
-run to run. Prints two tables and writes benchmarks/results/predict.json.
+tweet a call, each tweet by every way. Fails where ours and the pipeline's answers differ by more than TOLERANCE, or
+ours from run to run. Prints two tables and writes benchmarks/results/predict.json.
 """
 
 import time
