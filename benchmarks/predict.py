@@ -10,9 +10,9 @@ ours from run to run. Prints two tables and writes benchmarks/results/predict.js
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,20 +85,19 @@ def batches(labelling: dict[str, Way], texts: Sequence[str]) -> tuple[dict[str, 
         answers[name] = found
         return len(texts) / seconds
 
-    return turns.by_turns({name: lambda name=name: timed(name) for name in labelling}, ROUNDS), answers
+    return turns.by_turns({name: partial(timed, name) for name in labelling}, ROUNDS), answers
 
 
 def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[float]]:
     """Return the milliseconds for each tweet on its own; the first one is the warm-up."""
 
-    def timed(way: Way, remaining: Any) -> float:
+    def timed(way: Way, remaining: Iterator[str]) -> float:
         text = next(remaining)
         begin = time.perf_counter()
         way([text])
         return 1000 * (time.perf_counter() - begin)
 
-    queues = {name: iter(texts) for name in (OURS, OURS_FP32, PIPELINE)}
-    each = {name: lambda name=name: timed(labelling[name], queues[name]) for name in queues}
+    each = {name: partial(timed, labelling[name], iter(texts)) for name in (OURS, OURS_FP32, PIPELINE)}
     return turns.by_turns(each, len(texts) - 1)
 
 
