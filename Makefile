@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
+BENCHMARKS := predict dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -57,6 +58,12 @@ gcs-stop: setup-dev
 
 report: setup-dev ## write report/, one page and one Markdown file; REV= names what to compare with
 	$(IN_VENV) python -m tools.report $(if $(REV),"$(REV)")
+
+bench: setup-dev ## measure speed by turns with the alternatives, into benchmarks/results/; one: make bench-predict
+	$(MAKE) -j1 $(BENCHMARKS:%=bench-%)
+
+$(BENCHMARKS:%=bench-%): setup-dev
+	$(IN_VENV) python -m benchmarks.$(@:bench-%=%)
 
 setup: .venv/requirements
 setup-dev: .venv/requirements-dev

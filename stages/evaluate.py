@@ -211,7 +211,7 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("evaluate", Evaluate)
     folder = Path("models/transformer")
-    classifier = model.load(folder, model.choose_device(settings.device))
+    classifier = model.load(folder, model.choose_device(settings.device), "fp32")
     labels = classifier.labels
     rows = files.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
     tokens = encode.load(Path("data/features") / TEST)

@@ -444,7 +444,7 @@ def test_a_folder_that_cuts_tweets_shorter_is_caught(copy: Path) -> None:
 def test_a_model_that_was_tampered_with_is_caught(copy: Path) -> None:
     folder, texts = Path("models/transformer"), rows_of_test()["text"].tolist()
     tokens = encode.load(Path("data/features/test"))
-    classifier = model.load(folder)
+    classifier = model.load(folder, precision="fp32")
     with model.threads(1):
         scored = model.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=64)
         evaluate.check_pipeline(folder, texts, tokens, scored, LABELS)

@@ -19,6 +19,8 @@ from tweets.text import Cleaning, clean
 
 TEXTS = [*made_up_tweets(20)["text"], "short", "", "@you &amp; 😀 http://t.co/x " * 10]
 
+ROUNDING = 0.05  # what bfloat16 may do to a probability here, where weights are random and large
+
 
 @pytest.fixture
 def damaged(untrained_model: Path, tmp_path: Path) -> Path:
@@ -39,7 +41,7 @@ def test_the_weights_are_kept_as_safetensors_only(untrained_model: Path) -> None
 
 
 def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(untrained_model: Path) -> None:
-    classifier = model.load(untrained_model)
+    classifier = model.load(untrained_model, precision="fp32")
     cleaned = clean(TEXTS, params.build(Cleaning, default_cleaning(), "cleaning"))
     inputs = classifier.tokenizer(cleaned, truncation=True, max_length=32, padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -53,12 +55,12 @@ def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(untrained_model: P
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_the_size_of_a_batch_does_not_change_the_answer(untrained_model: Path, batch_size: int) -> None:
-    classifier = model.load(untrained_model)
+    classifier = model.load(untrained_model, precision="fp32")
     assert np.abs(classifier.predict(TEXTS, batch_size=batch_size) - classifier.predict(TEXTS)).max() < 1e-6
 
 
 def test_the_rows_keep_their_order(untrained_model: Path) -> None:
-    classifier = model.load(untrained_model)
+    classifier = model.load(untrained_model, precision="fp32")
     backwards = classifier.predict(TEXTS[::-1])
     assert np.abs(backwards[::-1] - classifier.predict(TEXTS)).max() < 1e-6
 
@@ -70,7 +72,7 @@ def test_no_texts_have_no_probabilities(untrained_model: Path) -> None:
 def test_probabilities_are_those_of_rows_that_are_tokens_already(
     untrained_model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    classifier = model.load(untrained_model)
+    classifier = model.load(untrained_model, precision="fp32")
     ids, offsets = encode(classifier.tokenizer, clean(TEXTS, classifier.cleaning), 32, name="texts")
     rows = len(TEXTS)
     tokens = Encoded(ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.ones(rows, np.float32))
@@ -79,6 +81,38 @@ def test_probabilities_are_those_of_rows_that_are_tokens_already(
     assert capfd.readouterr().err == ""
     assert np.abs(found - classifier.predict(TEXTS, progress=True)).max() < 1e-6
     assert "predict: 100%" in capfd.readouterr().err
+
+
+# Precision
+
+
+def test_in_bfloat16_the_answers_are_those_of_float32_up_to_its_rounding(untrained_model: Path) -> None:
+    exact = model.load(untrained_model, precision="fp32").predict(TEXTS)
+    classifier = model.load(untrained_model, precision="bf16")
+    found = classifier.predict(TEXTS)
+    assert 0 < np.abs(found - exact).max() < ROUNDING
+    assert np.ptp(exact, axis=0).max() > 2 * ROUNDING
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_array_equal(classifier.predict(TEXTS), found)
+    for alone, row in zip([classifier.predict([text])[0] for text in TEXTS], exact, strict=True):
+        assert np.abs(alone - row).max() < ROUNDING
+    assert np.abs(classifier.predict(TEXTS[::-1], batch_size=3)[::-1] - exact).max() < ROUNDING
+
+
+def test_in_bfloat16_only_matrices_are_rounded(untrained_model: Path) -> None:
+    found = model.load(untrained_model, precision="bf16").model
+    assert found.classifier.weight.dtype is torch.bfloat16
+    assert found.bert.embeddings.LayerNorm.weight.dtype is torch.float32
+    assert found.bert.embeddings.word_embeddings.weight.dtype is torch.float32
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_bfloat16_where_the_hardware_has_it(
+    untrained_model: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(model, "has_bf16", lambda device: there)
+    assert (model.load(untrained_model).model.classifier.weight.dtype is torch.bfloat16) is there
+    assert model.load(untrained_model, precision="fp32").model.classifier.weight.dtype is torch.float32
 
 
 def edit(name: str, **changes: Any) -> Callable[[Path], None]:

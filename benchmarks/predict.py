@@ -1,0 +1,136 @@
+"""How fast the trained model labels tweets, beside `transformers.pipeline` with the same folder.
+
+    python -m benchmarks.predict
+
+Every way gets the same raw tweets of the test split, cleans them with `tweets.text.clean` and computes on THREADS
+threads of the CPU; none is quantised. Ours is `tweets.model.load(...).predict`, also shown in float32. The pipeline, in
+float32 as it loads the folder, gets all tweets in one call, with its default batch size of 1 and with 32. Then one
+tweet a call, each tweet by every way. Fails where ours and the pipeline's answers differ by more than TOLERANCE, or
+ours from run to run. Prints two tables and writes benchmarks/results/predict.json.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import transformers
+
+from benchmarks import turns
+from benchmarks.machine import machine
+from tweets import errors, files, model
+from tweets.errors import UserError
+from tweets.text import clean
+
+MODEL = Path("models/transformer")
+TWEETS = Path("data/prepared/test.parquet")
+RESULT = Path("benchmarks/results/predict.json")
+COUNT = 512  # tweets in a batch
+ROUNDS = 5
+SINGLE = 300  # tweets that go alone
+THREADS = 2
+TOLERANCE = {"bf16": 0.03, "fp32": 1e-4}  # of a probability
+OURS, OURS_FP32 = "tweets.model", "tweets.model, fp32"
+PIPELINE, PIPELINE_32 = "transformers.pipeline", "transformers.pipeline, batch_size=32"
+
+Floats = npt.NDArray[np.float64]
+Way = Callable[[Sequence[str]], Floats]  # raw tweets to the probabilities of the labels, (N, K)
+
+
+def ways() -> dict[str, Way]:
+    """Return the ways to label raw tweets."""
+    ours = model.load(MODEL)
+    pipe = transformers.pipeline("text-classification", str(MODEL), device="cpu")
+
+    def by_pipeline(texts: Sequence[str], batch_size: int = 1) -> Floats:
+        rows = pipe(clean(texts, ours.cleaning), top_k=None, truncation=True, batch_size=batch_size)
+        scores = [{score["label"]: score["score"] for score in row} for row in rows]
+        return np.array([[row[label] for label in ours.labels] for row in scores])
+
+    return {
+        OURS: ours.predict,
+        OURS_FP32: model.load(MODEL, precision="fp32").predict,
+        PIPELINE: by_pipeline,
+        PIPELINE_32: lambda texts: by_pipeline(texts, 32),
+    }
+
+
+def agreement(answers: dict[str, Floats]) -> dict[str, dict[str, float]]:
+    """Return how ours differ from the pipeline's: the share of equal labels, and the largest difference.
+
+    Raises UserError when a probability differs by more than TOLERANCE.
+    """
+    truth, found = answers[PIPELINE], {}
+    for name, precision in ((OURS, "bf16" if model.has_bf16("cpu") else "fp32"), (OURS_FP32, "fp32")):
+        difference = float(np.abs(answers[name] - truth).max())
+        if difference > TOLERANCE[precision]:
+            raise UserError(f"{name}: a probability differs from the pipeline's by {difference:.2g}")
+        same = float((answers[name].argmax(1) == truth.argmax(1)).mean())
+        found[name] = {"same_labels": same, "largest_difference": difference}
+    return found
+
+
+def batches(labelling: dict[str, Way], texts: Sequence[str]) -> tuple[dict[str, list[float]], dict[str, Floats]]:
+    """Return the tweets per second of each round, and the answers. Raises UserError when ours change between rounds."""
+    answers: dict[str, Floats] = {}
+
+    def timed(name: str) -> float:
+        begin = time.perf_counter()
+        found = labelling[name](texts)
+        seconds = time.perf_counter() - begin
+        if name == OURS and not np.array_equal(answers.setdefault(name, found), found):
+            raise UserError(f"{name}: gives other probabilities from run to run")
+        answers[name] = found
+        return len(texts) / seconds
+
+    return turns.by_turns({name: partial(timed, name) for name in labelling}, ROUNDS), answers
+
+
+def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[float]]:
+    """Return the milliseconds for each tweet on its own; the first one is the warm-up."""
+
+    def timed(way: Way, remaining: Iterator[str]) -> float:
+        text = next(remaining)
+        begin = time.perf_counter()
+        way([text])
+        return 1000 * (time.perf_counter() - begin)
+
+    each = {name: partial(timed, labelling[name], iter(texts)) for name in (OURS, OURS_FP32, PIPELINE)}
+    return turns.by_turns(each, len(texts) - 1)
+
+
+def main() -> None:
+    texts = files.read_parquet(TWEETS)["raw"].tolist()
+    with model.threads(THREADS):
+        labelling = ways()
+        rates, answers = batches(labelling, texts[:COUNT])
+        agreed = agreement(answers)
+        milliseconds = single(labelling, texts[: SINGLE + 1])
+    p95 = {name: float(np.percentile(values, 95)) for name, values in milliseconds.items()}
+    print(turns.table(rates, ours=OURS, unit="tweets/s", higher_is_better=True))
+    print()
+    print(turns.table(milliseconds, ours=OURS, unit="ms for one tweet", higher_is_better=False))
+    print()
+    print("95th percentile, ms:", ", ".join(f"{name} {value:.1f}" for name, value in p95.items()))
+    for name, found in agreed.items():
+        same, difference = found["same_labels"], found["largest_difference"]
+        print(f"{name}: {same:.2%} of the labels are the pipeline's; probabilities differ by {difference:.2g} at most")
+    one = turns.summary(milliseconds, ours=OURS, higher_is_better=False)
+    for name, found in one.items():
+        found["p95"] = p95[name]
+        del found["runs"]  # hundreds
+    report = {
+        "machine": machine() | {"bf16": model.has_bf16("cpu")},
+        "threads": THREADS,
+        "tweets": len(texts[:COUNT]),
+        "tweets_per_second": turns.summary(rates, ours=OURS, higher_is_better=True),
+        "ms_for_one_tweet": one,
+        "agreement_with_pipeline": agreed,
+    }
+    files.write_json(RESULT, report)
+
+
+if __name__ == "__main__":
+    errors.run("predict", main)

@@ -1,0 +1,146 @@
+"""The benchmarks: what they write, and how they compare; never how fast anything is."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run
+
+from benchmarks import dvc, predict, turns
+from tweets import model
+from tweets.errors import UserError
+
+
+def numbered(calls: list[str], name: str, values: list[float]) -> Callable[[], float]:
+    """Return a way that gives the values one after the other and notes its calls."""
+    left = iter(values)
+
+    def way() -> float:
+        calls.append(name)
+        return next(left)
+
+    return way
+
+
+def test_ways_are_measured_by_turns_and_their_first_call_does_not_count() -> None:
+    calls: list[str] = []
+    ways = {"a": numbered(calls, "a", [9, 1, 2]), "b": numbered(calls, "b", [9, 3, 4])}
+    assert turns.by_turns(ways, 2) == {"a": [1, 2], "b": [3, 4]}
+    assert calls == ["a", "b"] * 3
+
+
+def test_a_ratio_is_that_of_neighbours_in_time() -> None:
+    # The second round was ten times slower for both. Of the medians the ratio would be 1.2.
+    assert turns.ratio([1, 10, 1.2], [2, 20, 1]) == turns.Spread(median=0.5, low=0.5, high=1.2)
+
+
+@pytest.mark.parametrize(("higher_is_better", "better"), [(True, 4.0), (False, 0.25)])
+def test_ours_is_better_by_more_than_one_where_it_is_better(higher_is_better: bool, better: float) -> None:
+    found = {"ours": [4.0, 8.0], "theirs": [1.0, 2.0]}
+    report = turns.summary(found, ours="ours", higher_is_better=higher_is_better)
+    assert report["theirs"] == {
+        "runs": [1.0, 2.0],
+        "median": 1.5,
+        "low": 1.0,
+        "high": 2.0,
+        "ours_is_better_by": {"median": better, "low": better, "high": better},
+    }
+    assert report["ours"]["ours_is_better_by"]["median"] == 1
+    assert turns.table(found, ours="ours", unit="ms", higher_is_better=higher_is_better).splitlines() == [
+        "| | ms | ours is better by |",
+        "|---|---|---|",
+        "| ours | 6.00 [4.00, 8.00] |  |",
+        f"| theirs | 1.50 [1.00, 2.00] | {better:.2f} [{better:.2f}, {better:.2f}] |",
+    ]
+
+
+# predict
+
+
+@pytest.fixture
+def here(untrained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a model and a few tweets to measure with, in a few rounds."""
+    monkeypatch.chdir(tmp_path)
+    for path in (predict.MODEL, predict.TWEETS):
+        path.parent.mkdir(parents=True)
+    predict.MODEL.symlink_to(untrained_model)
+    made_up_tweets(12).rename(columns={"text": "raw"}).to_parquet(predict.TWEETS)
+    for name, value in {"COUNT": 8, "ROUNDS": 2, "SINGLE": 3, "THREADS": 1}.items():
+        monkeypatch.setattr(predict, name, value)
+    # The weights are not trained but large, and so is what their rounding does.
+    monkeypatch.setattr(predict, "TOLERANCE", {"bf16": 0.2, "fp32": 1e-4})
+    return tmp_path
+
+
+def test_predict_compares_ours_with_the_pipeline(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict.main()
+    report = json.loads(predict.RESULT.read_text())
+    rates, alone = report["tweets_per_second"], report["ms_for_one_tweet"]
+    names = {predict.OURS, predict.OURS_FP32, predict.PIPELINE, predict.PIPELINE_32}
+    assert set(rates) == names
+    assert set(alone) == names - {predict.PIPELINE_32}
+    assert all(len(found["runs"]) == 2 and found["median"] > 0 for found in rates.values())
+    assert all(found["low"] <= found["median"] <= found["p95"] <= found["high"] for found in alone.values())
+    assert (report["tweets"], report["threads"]) == (8, 1)
+    assert report["machine"]["bf16"] is model.has_bf16("cpu")
+    assert report["agreement_with_pipeline"][predict.OURS_FP32]["same_labels"] == 1
+    assert report["agreement_with_pipeline"][predict.OURS_FP32]["largest_difference"] < 1e-4
+    printed = capsys.readouterr().out
+    assert set(re.findall(r"^\| (\w.*?) \|", printed, re.MULTILINE)) == names
+    assert "tweets.model, fp32: 100.00% of the labels are the pipeline's" in printed
+
+
+def test_another_answer_than_the_pipelines_is_refused(here: Path) -> None:
+    answers = {name: np.array([[0.1, 0.9]]) for name in (predict.OURS, predict.OURS_FP32, predict.PIPELINE)}
+    assert predict.agreement(answers)[predict.OURS] == {"same_labels": 1, "largest_difference": 0}
+    answers[predict.OURS_FP32] = np.array([[0.101, 0.899]])
+    with pytest.raises(UserError, match=r"^tweets\.model, fp32: a probability differs from the pipeline's by 0\.001$"):
+        predict.agreement(answers)
+
+
+def test_answers_that_change_from_run_to_run_are_refused(here: Path) -> None:
+    drawn = iter([0.1, 0.1, 0.2])
+    with pytest.raises(UserError, match=r"^tweets\.model: gives other probabilities from run to run$"):
+        predict.batches({predict.OURS: lambda texts: np.full((len(texts), 1), next(drawn))}, ["a", "b"])
+
+
+# dvc
+
+
+def test_dvc_is_measured_in_a_clone_of_its_own(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
+    monkeypatch.setattr(dvc, "ROUNDS", 1)
+    dvc.main()
+    report = json.loads(dvc.RESULT.read_text())
+    seconds, beyond = report["seconds"], report["seconds_beyond_the_stages"]
+    assert set(seconds) == {dvc.ALONE, dvc.CHANGED, dvc.NOTHING}
+    assert beyond[dvc.NOTHING]["median"] == seconds[dvc.NOTHING]["median"]
+    difference = seconds[dvc.CHANGED]["median"] - seconds[dvc.ALONE]["median"]
+    assert beyond[dvc.CHANGED]["median"] == pytest.approx(difference, abs=1e-3)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert run(clone, "git", "status", "--porcelain").stdout.split()[1:] == [str(dvc.RESULT)]
+
+
+# make bench
+
+
+def test_make_bench_runs_one_script_after_the_other_and_stops_at_the_first_that_fails(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    linked_environment(tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    names = re.findall(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert all((ROOT / f"benchmarks/{name}.py").is_file() for name in names)
+    for name in names:
+        (tmp_path / f"benchmarks/{name}.py").write_text(f"print('ran {name}'); exit({int(name == names[1])})")
+    result = run(tmp_path, "make", "-s", "-j2", "bench", check=False)
+    assert result.returncode == 2
+    assert result.stdout.split("\n")[:-1] == [f"ran {name}" for name in names[:2]]
+    assert run(tmp_path, "make", "-s", f"bench-{names[0]}").stdout == f"ran {names[0]}\n"
