@@ -142,7 +142,8 @@ def airline(text: str) -> Told:
 def hashtags() -> Rows:
     """Return the tweets that have one of the 20 commonest hashtags, without those; the rarest that it had labels it."""
     tags = Counter(tag for text in crowdflower()["text"] for tag in tags_of(text) - COLLECTED_BY)
-    rank = {tag: number for number, (tag, _) in enumerate(tags.most_common(HASHTAGS))}
+    common = sorted(tags, key=lambda tag: (-tags[tag], tag))[:HASHTAGS]
+    rank = {tag: number for number, tag in enumerate(common)}
 
     def hashtag(text: str) -> Told:
         found = tags_of(text) & rank.keys()
