@@ -391,8 +391,8 @@ def test_without_copies_and_with_a_rare_label_the_rest_is_reported(
     out, report = capsys.readouterr().out, read(here)
     assert report["second_annotation"] is report["second_opinions"] is None
     assert len(report["judged"]) == 1
-    assert "Left out: the second annotation, since data/raw has no copies of a tweet." in out
-    assert "Left out: the training rows, since a label has fewer than 5 groups there." in out
+    assert "Left out: the second annotation, since no tweet with such a confidence has a copy in data/raw." in out
+    assert "Left out: the training rows, since a label has fewer than 5 groups of near-duplicates." in out
     assert "a second annotation" not in out
 
 

@@ -203,20 +203,21 @@ def gather(
         "judged": [label_issues.judgement(part, labels, BANDS) for part in judged],
         # Of the training rows only: prepare leaves words whose annotations disagree out of validation and test.
         "second_opinions": label_issues.second_opinions(judged[1], copies) if len(judged) > 1 else None,
-        "left_out": [
-            reason
-            for reason, left_out in (
-                ("the ceiling from votes, since no test row has an annotator confidence", test["band"].eq(-1).all()),
-                (f"the ceiling from votes, since there are more than {MOST_LABELS} labels", classes > MOST_LABELS),
-                ("the second annotation, since data/raw has no copies of a tweet", second is None),
-                (
-                    f"the training rows, since a label has fewer than {label_issues.FOLDS} groups there",
-                    len(judged) == 1,
-                ),
-            )
-            if left_out
-        ],
+        "left_out": left_out(
+            classes, confidence=bool(test["band"].ge(0).all()), copies=second is not None, train=len(judged) > 1
+        ),
     }
+
+
+def left_out(classes: int, *, confidence: bool, copies: bool, train: bool) -> list[str]:
+    """Return what the report lacks, and why."""
+    reasons = {
+        "the ceiling from votes, since no test row has an annotator confidence": not confidence,
+        f"the ceiling from votes, since there are more than {MOST_LABELS} labels": classes > MOST_LABELS,
+        "the second annotation, since no tweet with such a confidence has a copy in data/raw": not copies,
+        f"the training rows, since a label has fewer than {label_issues.FOLDS} groups of near-duplicates": not train,
+    }
+    return [reason for reason, applies in reasons.items() if applies]
 
 
 def main() -> None:

@@ -22,13 +22,15 @@ def score_table(report: dict[str, Any]) -> str:
         rows.append((f"a second annotation of the same words ({second['texts']:,} texts)", *both, ""))
     for found in report["ceilings"]:
         shares = [_percent(closed(report["scores"], name, found[name])) for name in ("accuracy", "macro_f1")]
-        rows.append((f"ceiling, if {found['votes']} votes made each label", *_scores(found), " and ".join(shares)))
+        rows.append((f"ceiling, if {found['votes']} votes made each label", *_scores(found), ", ".join(shares)))
     if second:
         low, high = second["ceiling"]
         shares = [_percent(closed(report["scores"], "accuracy", end)) for end in (high, low)]
-        rows.append(("ceiling, by the second annotations", f"{low:.3f} to {high:.3f}", "", " to ".join(shares)))
+        rows.append(
+            ("ceiling, by the second annotations", f"{low:.3f} to {high:.3f}", "", f"{shares[0]} to {shares[1]}, –")
+        )
     some = "" if report["rows"] == report["of_rows"] else f" of {report['of_rows']:,}, those with a confidence"
-    return _table((f"{report['rows']:,} test tweets{some}", "accuracy", "macro-F1", "gap closed (both)"), rows)
+    return _table((f"{report['rows']:,} test tweets{some}", "accuracy", "macro-F1", "gap closed (of both)"), rows)
 
 
 def closed(scores: dict[str, Any], name: str, best: float) -> float | None:
@@ -87,7 +89,7 @@ def _scores(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.0%}"
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def _number(value: float | None) -> str:
@@ -102,8 +104,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def explain(report: dict[str, Any]) -> list[str]:
     """Return what the tables rest on, and what was left out, a line each."""
     lines = [
-        f"With {found['votes']} votes the vote model puts {found['misfit']:.0%} of the tweets at other shares of votes"
-        f" than they have, and expects two panels to agree on {found['repeatability']:.3f}."
+        f"With {found['votes']} votes the vote model puts {_percent(found['misfit'])} of the tweets at other shares of"
+        f" votes than they have, and expects two panels to agree on {found['repeatability']:.3f}."
         for found in report["ceilings"]
     ]
     if report["bands"]:
@@ -123,8 +125,9 @@ def explain(report: dict[str, Any]) -> list[str]:
     if opinions := report["second_opinions"]:
         lines.append(
             f"Of the {opinions['flagged']:,} flagged training tweets with copies, a copy repeats the label of"
-            f" {opinions['flagged_repeated']:.0%} and has the suggested one for {opinions['flagged_as_suggested']:.0%};"
-            f" of the {opinions['others']:,} others, it repeats the label of {_percent(opinions['others_repeated'])}."
+            f" {_percent(opinions['flagged_repeated'])} and has the suggested one for"
+            f" {_percent(opinions['flagged_as_suggested'])}; of the {opinions['others']:,} others, it repeats the label"
+            f" of {_percent(opinions['others_repeated'])}."
         )
     if left := report["not_flagged"]:
         lines.append(
