@@ -224,7 +224,7 @@ def main() -> None:
     labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
     rows, copies = read(labels), read_copies(labels)
     judged = judge_all(rows, labels)
-    report = gather(labels, rows, copies, judged)
+    report = files.rounded(gather(labels, rows, copies, judged))
     label_issues.write(FOLDER / "label_issues.csv", judged, labels)
     files.write_json(FOLDER / "noise.json", report)
     print(noise_tables.markdown(report))
