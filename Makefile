@@ -5,7 +5,7 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 BENCHMARKS := train predict dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -46,6 +46,9 @@ push pull: setup ## to and from the default remote, with the run cache
 
 search: setup-dev ## search for better params, as search.yaml says; started again, it goes on
 	$(IN_VENV) python -m tools.search
+
+noise: setup-dev ## the ceiling that the annotators' noise sets, and noise/label_issues.csv: labels that are likely wrong
+	$(IN_VENV) python -m tools.noise
 
 verify: setup ## is dvc.lock true, and is all that it names in the remote?
 	$(IN_VENV) python -m tools.verify
