@@ -19,13 +19,12 @@ from tweets.params import section
 URL = re.compile(
     r"\b(?:https?(?::[!#-~]*|\b)|www\.[!#-~]+|ht{1,2}p?(?=…))", re.IGNORECASE
 )  # ASCII but quotes: emoji follow links
-MENTION = re.compile(r"(?<!\w)@\w+")
+MENTION = re.compile(r"@(?<!\w@)\w+")  # what precedes the sign comes second: beginning with a literal is faster
 HASHTAG = re.compile(r"(?<!\w)#(\w+)")
 WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|_")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 PUNCTUATION = re.compile(r"[^\w\s]|_")
-SPACE = re.compile(r"\s+")
 # Control characters, but for the white space among them, and characters without width.
 INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
 NEGATION = re.compile(
@@ -76,7 +75,7 @@ def clean(texts: Iterable[str], cleaning: Cleaning) -> list[str]:
     named = dataclasses.replace(cleaning.normalise, emoji="remove") if cleaning.clean.emoji else cleaning.normalise
     steps = [*_normalising(named), *_cleaning(cleaning.clean)]
     if cleaning.normalise.whitespace:
-        steps.append(lambda text: SPACE.sub(" ", text).strip())
+        steps.append(lambda text: " ".join(text.split()))
     return [_apply(steps, text) for text in texts]
 
 
@@ -89,7 +88,7 @@ def _apply(steps: list[Callable[[str], str]], text: str) -> str:
 def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
     steps: list[Callable[[str], str]] = []
     if normalise.urls != "keep":  # first: a link's &section= would be unescaped to a sign
-        steps.append(partial(URL.sub, "http" if normalise.urls == "token" else " "))
+        steps.append(partial(replace_urls, "http" if normalise.urls == "token" else " "))
     if normalise.html:
         steps.append(lambda text: html.unescape(text) if "&" in text else text)
     if normalise.encoding:
@@ -120,23 +119,40 @@ def _cleaning(settings: Clean) -> list[Callable[[str], str]]:
     return steps
 
 
+def replace_urls(replacement: str, text: str) -> str:
+    """Return the text with each link replaced. Most tweets hold nothing that one begins with: they skip the pattern."""
+    lower = text.lower()
+    return URL.sub(replacement, text) if "http" in lower or "www." in lower or "…" in text else text
+
+
 def repair_encoding(text: str) -> str:
     """Return the text with mis-decoded UTF-8 put right and invisible characters dropped; ASCII skips ftfy."""
     if not text.isascii():
         text = ftfy.fix_text(text, unescape_html=False)
-    return INVISIBLE.sub("", text)
+    return text if text.isprintable() else INVISIBLE.sub("", text)
 
 
 def name_emoji(text: str) -> str:
     """Return the text with each emoji replaced by its English name, in words, set off by spaces."""
-    if text.isascii():
-        return text
-    return emoji.replace_emoji(text, lambda _, data: " " + data["en"].strip(":").replace("_", " ") + " ")
+    return _replace_emoji(text, lambda _, data: " " + data["en"].strip(":").replace("_", " ") + " ")
 
 
 def remove_emoji(text: str) -> str:
     """Return the text with a space in place of each emoji."""
-    return text if text.isascii() else emoji.replace_emoji(text, " ")
+    return _replace_emoji(text, " ")
+
+
+def _replace_emoji(text: str, replacement: str | Callable[[str, dict[str, str]], str]) -> str:
+    if text.isascii() or not _in_emoji().search(text):  # emoji itself looks at each character, in Python
+        return text
+    return emoji.replace_emoji(text, replacement)
+
+
+@cache
+def _in_emoji() -> re.Pattern[str]:
+    """Return a pattern of the characters for which emoji changes a text: those of emoji, and the text style U+FE0E."""
+    chars = {char for sequence in emoji.EMOJI_DATA for char in sequence if not char.isascii()}
+    return re.compile(f"[{''.join(sorted(chars))}\ufe0e]")  # keycaps such as 1️⃣ have one after the digit
 
 
 def has_emoji(text: str) -> bool:
