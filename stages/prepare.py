@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from pydantic import Field
@@ -30,6 +31,7 @@ from tweets.text import Clean, Cleaning, Normalise, clean
 Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 COLUMNS = ["id", "key", "raw", "text", "label", "confidence"]
+Counts = npt.NDArray[np.int64]
 LONGEST = 60  # words; the plot of lengths counts longer tweets there
 
 
@@ -149,49 +151,49 @@ def divide(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, dict[st
     return rows[~leak & ~conflict], dropped
 
 
-def count_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how many rows each split (in rows) has of each label (in columns).
+def count_labels(rows: pd.DataFrame, labels: list[str]) -> Counts:
+    """Return how many rows each split has of each label, (splits, labels).
 
     Raises UserError when a label has no row in a split: it can then be neither learned nor scored.
     """
-    counts = rows.groupby(["split", "label"], observed=False).size().unstack()
-    for name in SPLITS:
-        for label in counts:
-            if not counts.loc[name, label]:
-                total = int(counts[label].sum())
-                raise UserError(
-                    f"label {label!r} has {total} row{'' if total == 1 else 's'} and none in the {name} split; it"
-                    " needs one in each: add rows, or merge the label (prepare.merge_labels)"
-                )
+    cells = rows["split"].cat.codes.to_numpy(np.int64) * len(labels) + rows["label"].cat.codes
+    counts = np.bincount(cells, minlength=len(SPLITS) * len(labels)).reshape(len(SPLITS), len(labels))
+    for number, label in np.argwhere(counts == 0):
+        total = counts[:, label].sum()
+        raise UserError(
+            f"label {labels[label]!r} has {total} row{'' if total == 1 else 's'} and none in the {SPLITS[number]}"
+            " split; it needs one in each: add rows, or merge the label (prepare.merge_labels)"
+        )
     return counts
 
 
-def summary(dropped: dict[str, int], counts: pd.DataFrame, test_ids: list[str]) -> dict[str, Any]:
+def summary(dropped: dict[str, int], counts: Counts, labels: list[str], test_ids: list[str]) -> dict[str, Any]:
     """Return the content of metrics/prepare.json: rows in and out, and in lists the rows dropped and those kept."""
-    kept = int(counts.to_numpy().sum())
+    splits = [
+        {
+            "split": name,
+            "rows": sum(row),
+            "labels": [{"label": label, "rows": count} for label, count in zip(labels, row, strict=True)],
+        }
+        for name, row in zip(SPLITS, counts.tolist(), strict=True)
+    ]
+    kept = int(counts.sum())
     return {
         "rows_in": kept + sum(dropped.values()),
         "rows_out": kept,
         "dropped": [{"reason": reason, "rows": count} for reason, count in dropped.items()],
-        "splits": [
-            {
-                "split": name,
-                "rows": int(counts.loc[name].sum()),
-                "labels": [{"label": label, "rows": int(count)} for label, count in counts.loc[name].items()],
-            }
-            for name in SPLITS
-        ],
+        "splits": splits,
         "test_ids": hash_of_ids(test_ids),
     }
 
 
-def label_shares(counts: pd.DataFrame) -> list[dict[str, Any]]:
+def label_shares(counts: Counts, labels: list[str]) -> list[dict[str, Any]]:
     """Return a point for each split and label: its share of the split's rows, in per cent."""
-    shares = counts.div(counts.sum(axis=1), axis=0)
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
     return [
-        {"group": name, "label": label, "percent": float(100 * shares.loc[name, label])}
-        for name in SPLITS
-        for label in counts
+        {"group": name, "label": label, "percent": percent}
+        for name, row in zip(SPLITS, shares.tolist(), strict=True)
+        for label, percent in zip(labels, row, strict=True)
     ]
 
 
@@ -222,10 +224,10 @@ def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, 
     unique = drop_copies(rows)
     unique["order"] = order_of_groups(unique, spool)
     kept, dropped = divide(unique, settings)
-    counts = count_labels(kept)
+    counts = count_labels(kept, work.labels)
     second_pass(folder, kept, spool)
     test_ids = [id_ for _, texts in spool.read(kept[kept["split"] == TEST], ["id"]) for id_ in texts["id"].to_pylist()]
-    report = summary({"copy of another row": len(rows) - len(unique), **dropped}, counts, test_ids)
+    report = summary({"copy of another row": len(rows) - len(unique), **dropped}, counts, work.labels, test_ids)
     print(f"prepare: {report['rows_in']:,} rows in, {report['rows_out']:,} out")
     for reason in report["dropped"]:
         print(f"  dropped {reason['rows']:,}: {reason['reason']}")
@@ -258,7 +260,7 @@ def main() -> None:
         files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})
     with files.replacing(Path("plots/prepare")) as folder:
         folder.mkdir()
-        files.write_json(folder / "labels.json", label_shares(count_labels(kept)))
+        files.write_json(folder / "labels.json", label_shares(count_labels(kept, labels), labels))
         files.write_json(folder / "lengths.json", lengths(kept))
     files.write_json(Path("metrics/prepare.json"), report)
 

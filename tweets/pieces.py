@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import feather, parquet
+from tqdm import tqdm
 
 from tweets.errors import UserError, one_line
 
@@ -31,7 +32,11 @@ def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatc
     """Yield the rows of a Parquet file, up to PIECE at once. Raises UserError when it is missing or damaged."""
     try:
         with parquet.ParquetFile(path) as file:
-            yield from file.iter_batches(PIECE, columns=columns)
+            rows = file.metadata.num_rows
+            with tqdm(total=rows, desc=path.name, unit="row", unit_scale=True, disable=rows <= PIECE) as progress:
+                for batch in file.iter_batches(PIECE, columns=columns):
+                    yield batch
+                    progress.update(len(batch))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
     except (OSError, ValueError) as error:
@@ -93,7 +98,7 @@ class Spool:
         return feather.read_table(self._file(0)).schema
 
     def read(self, rows: pd.DataFrame, columns: list[str]) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
-        """Yield some of the table's rows piece by piece: those of `rows`, whose index is their sorted numbers, with it."""
+        """Yield, piece by piece, some rows of `rows` and the same rows of the table; the index has their numbers."""
         cuts = [*np.searchsorted(rows.index, self.starts), len(rows)]
         for piece, start in enumerate(self.starts):
             part = rows.iloc[cuts[piece] : cuts[piece + 1]]

@@ -10,7 +10,7 @@ TEST, VALID, TRAIN = SPLITS = ("test", "valid", "train")
 
 
 def order(key: str, seed: int) -> int:
-    """Return the place of a key in the order in which groups are dealt out: 63 bits of a hash of the seed and the key."""
+    """Return the number by which the group of a key is dealt out: 63 bits of a hash of the seed and the key."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]) >> 1
 
 
@@ -31,7 +31,8 @@ def split(rows: pd.DataFrame, *, valid: float, test: float) -> pd.Series:
     free &= ~rows["group"].isin(taken)
     result = rows["split"].where(~free, TRAIN).fillna(TRAIN)
     if free.any():
-        groups = rows[free].groupby("group").agg(order=("order", "first"), label=("label", "first"), size=("order", "size"))
+        by_group = rows[free].groupby("group")
+        groups = by_group.agg(order=("order", "first"), label=("label", "first"), size=("label", "size"))
         in_order = groups.sort_values("order", kind="stable").groupby("label")
         dealt = pd.concat([_deal(of_label["size"], shares) for _, of_label in in_order])
         result[free] = rows.loc[free, "group"].map(dealt)
@@ -44,8 +45,8 @@ def _deal(sizes: pd.Series, shares: dict[str, float]) -> pd.Series:
     start = sizes.cumsum() - sizes
     test = round(total * shares[TEST])
     valid = test + round(total * shares[VALID])
-    dealt = np.select([start < test, start < valid], [0, 1], 2)
-    return pd.Series(pd.Categorical.from_codes(dealt, SPLITS), index=sizes.index)
+    dealt = np.select([start < test, start < valid], [0, 1], 2).astype(np.int8)
+    return pd.Series(pd.Categorical.from_codes(dealt, pd.Index(SPLITS)), index=sizes.index)
 
 
 def hash_of_ids(ids: Iterable[str]) -> str:
