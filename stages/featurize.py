@@ -6,6 +6,7 @@ Reads data/prepared. Writes data/features: a folder of arrays for each split (se
 features.json with what later stages need to know: labels, cleaning settings, encoder, maximum length.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import pandas as pd
 from pydantic import Field
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from tweets import encode, encoder, environment, errors, files, orphan, params
+from tweets import encode, encoder, environment, errors, files, orphan, params, pieces
 from tweets.errors import UserError
 from tweets.split import SPLITS
 
@@ -39,16 +40,18 @@ def check(tokenizer: PreTrainedTokenizerBase, positions: int, settings: Featuriz
 
 
 def featurize(
-    rows: pd.DataFrame, labels: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int, *, name: str
-) -> encode.Encoded:
-    """Return the arrays of the rows of a split."""
-    ids, offsets = encode.encode(tokenizer, rows["text"].tolist(), max_length, name=name)
-    return encode.Encoded(
-        ids=ids,
-        offsets=offsets,
-        labels=pd.Categorical(rows["label"], categories=labels).codes.astype(np.int64),
-        confidence=rows["confidence"].to_numpy(np.float32),
-    )
+    path: Path, labels: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[encode.Encoded]:
+    """Yield the arrays of the rows of a split, piece by piece."""
+    for batch in pieces.read(path, ["text", "label", "confidence"]):
+        rows = batch.to_pandas()
+        ids, offsets = encode.encode(tokenizer, rows["text"].tolist(), max_length, name=path.stem)
+        yield encode.Encoded(
+            ids=ids,
+            offsets=offsets,
+            labels=pd.Categorical(rows["label"], categories=labels).codes.astype(np.int64),
+            confidence=rows["confidence"].to_numpy(np.float32),
+        )
 
 
 def main() -> None:
@@ -62,11 +65,11 @@ def main() -> None:
     with files.replacing(Path("data/features")) as folder:
         folder.mkdir()
         for name in SPLITS:
-            rows = files.read_parquet(Path(f"data/prepared/{name}.parquet"))
-            encoded = featurize(rows, prepared["labels"], tokenizer, settings.max_length, name=name)
-            encode.save(folder / name, encoded)
+            path = Path(f"data/prepared/{name}.parquet")
+            encode.save(folder / name, featurize(path, prepared["labels"], tokenizer, settings.max_length))
+            encoded = encode.load(folder / name)
             cut = np.mean(encoded.lengths == settings.max_length)
-            print(f"featurize: {name}: {len(rows):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} cut")
+            print(f"featurize: {name}: {len(encoded):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} cut")
             print(f"  {' '.join(tokenizer.convert_ids_to_tokens(encoded.row(0).tolist()))}")
         tokenizer.model_max_length = settings.max_length
         tokenizer.save_pretrained(folder / "tokenizer")

@@ -5,23 +5,33 @@
 Reads data/raw. Writes data/prepared: train.parquet, valid.parquet and test.parquet with the columns id, key, raw,
 text, label, confidence, and prepared.json with the labels and the cleaning settings; metrics/prepare.json; and
 plots/prepare/labels.json and lengths.json.
+
+It works in pieces, so that memory does not grow with the texts: a first pass turns each piece into numbers and leaves
+its texts on disk, the numbers of all rows decide which are kept and where, and a second pass writes them.
 """
 
+import contextlib
 import dataclasses
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field
 
-from tweets import duplicates, environment, errors, files, orphan, params, repair
+from tweets import duplicates, environment, errors, files, orphan, params, pieces, repair
 from tweets.errors import UserError
-from tweets.split import SPLITS, TEST, TRAIN, hash_of_ids, split
+from tweets.split import SPLITS, TEST, TRAIN, hash_of_ids, order, split
 from tweets.text import Clean, Cleaning, Normalise, clean
 
 Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 COLUMNS = ["id", "key", "raw", "text", "label", "confidence"]
+Counts = npt.NDArray[np.int64]
 LONGEST = 60  # words; the plot of lengths counts longer tweets there
 
 
@@ -51,86 +61,146 @@ def merge(labels: list[str], merged: dict[str, str]) -> list[str]:
     return left
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the first pass does to each piece."""
+
+    spool: Path
+    broken_encoding: bool
+    merged: dict[str, str]
+    labels: list[str]
+    cleaning: Cleaning
+    seed: int
+
+
+def first_pass(work: Work, piece: tuple[int, pa.RecordBatch]) -> tuple[pd.DataFrame, duplicates.Runs]:
+    """Write the texts of a piece to the spool. Return of each of its rows, in numbers, what all rows have to share."""
+    number, batch = piece
+    rows = batch.to_pandas()
+    raw = repair.repair(rows["text"]) if work.broken_encoding else rows["text"].tolist()
+    keys = [duplicates.key(text) for text in raw]
+    texts = clean(raw, work.cleaning)
+    rows = rows.assign(key=keys, raw=raw, text=texts, label=rows["label"].replace(work.merged))
+    pieces.write(work.spool / f"{number}.feather", rows[COLUMNS])
+    numbers = pd.DataFrame(
+        {
+            "key": duplicates.hashes(keys),
+            "order": [order(key, work.seed) for key in keys],
+            "label": pd.Categorical(rows["label"], work.labels),
+            "confidence": rows["confidence"],
+            "split": pd.Categorical(rows["split"], SPLITS),
+            "words": np.array([min(len(text.split()), LONGEST) for text in texts], np.int8),
+        }
+    )
+    return numbers, duplicates.runs(keys)
+
+
+def all_rows(work: Work) -> tuple[pd.DataFrame, pieces.Spool]:
+    """Return the numbers of all rows, with that of their group, and their texts."""
+    batches = enumerate(pieces.read(Path("data/raw/rows.parquet")))
+    numbers, runs = zip(*pieces.in_order(partial(first_pass, work), batches), strict=True)
+    starts = np.cumsum([0, *map(len, numbers[:-1])]).tolist()
+    rows = pd.concat(numbers, ignore_index=True)
+    del numbers  # before the groups, which need the memory
+    rows["group"] = duplicates.groups(runs)
+    return rows, pieces.Spool(work.spool, starts)
+
+
 def drop_copies(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per key: of the test split if it has one there, then valid; of the label with most confidence.
 
     A missing confidence counts as 1. Ties go to the first row. The column `conflict` tells whether the copies of the
     row's key had different labels.
     """
-    by_key = rows.groupby("key", sort=False)
-    weight = rows["confidence"].fillna(1.0).groupby([rows["key"], rows["label"]]).transform("sum")
+    labels = rows["label"].cat.codes.groupby(rows["key"])
+    weight = rows["confidence"].fillna(1.0).groupby([rows["key"], rows["label"]], observed=True).transform("sum")
     rows = rows.assign(
-        conflict=by_key["label"].transform("nunique") > 1,
-        rank=rows["split"].map({name: rank for rank, name in enumerate(SPLITS)}).fillna(len(SPLITS)),
+        conflict=labels.transform("min") != labels.transform("max"),
+        rank=rows["split"].cat.codes.replace(-1, len(SPLITS)),
         weight=-weight,
     )
     first = rows.sort_values(["rank", "weight"], kind="stable").drop_duplicates("key")
     return first.sort_index().drop(columns=["rank", "weight"])
 
 
+def order_of_groups(rows: pd.DataFrame, spool: pieces.Spool) -> pd.Series:
+    """Return for each row the order of the smallest key in its group; only groups of several rows need to be read."""
+    several = rows[rows["group"].duplicated(keep=False)]
+    smallest: dict[int, tuple[str, int]] = {}
+    for part, texts in spool.read(several, ["key"]):
+        for group, *found in zip(part["group"], texts["key"].to_pylist(), part["order"], strict=True):
+            smallest[group] = min(smallest.get(group, tuple(found)), tuple(found))
+    orders = rows["order"].copy()
+    orders[several.index] = several["group"].map({group: found for group, (_, found) in smallest.items()})
+    return orders
+
+
 def divide(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return the rows with their split, and how many were dropped by reason.
+    """Return the rows, one per key, with their split, and how many were dropped by reason.
 
     Near-duplicates of an official evaluation row that stand in another split are dropped there; rows whose copies
     disagree on the label are dropped from validation and test. Neither depends on the cleaning settings.
     """
-    unique = drop_copies(rows)
-    unique["group"] = duplicates.groups(unique["key"])
-    unique["split"] = split(unique, valid=settings.valid, test=settings.test, seed=settings.seed)
-    rank = unique["split"].map({name: rank for rank, name in enumerate(SPLITS)})
-    leak = rank > rank.groupby(unique["group"]).transform("min")
-    conflict = unique["conflict"] & (unique["split"] != TRAIN) & ~leak
+    rows = rows.assign(split=split(rows, valid=settings.valid, test=settings.test))
+    rank = rows["split"].cat.codes
+    leak = rank > rank.groupby(rows["group"]).transform("min")
+    conflict = rows["conflict"] & (rows["split"] != TRAIN) & ~leak
     dropped = {
-        "copy of another row": len(rows) - len(unique),
         "near-duplicate of a row in another official split": int(leak.sum()),
         "copies disagree on the label (validation and test)": int(conflict.sum()),
     }
-    return unique[~leak & ~conflict], dropped
+    return rows[~leak & ~conflict], dropped
 
 
-def check_labels(rows: pd.DataFrame, labels: list[str]) -> None:
-    """Raise UserError when a label has no row in a split: it can then be neither learned nor scored."""
-    for name in SPLITS:
-        counts = rows.loc[rows["split"] == name, "label"].value_counts()
-        for label in labels:
-            if not counts.get(label, 0):
-                total = int((rows["label"] == label).sum())
-                raise UserError(
-                    f"label {label!r} has {total} row{'' if total == 1 else 's'} and none in the {name} split; it"
-                    " needs one in each: add rows, or merge the label (prepare.merge_labels)"
-                )
+def count_labels(rows: pd.DataFrame, labels: list[str]) -> Counts:
+    """Return how many rows each split has of each label, (splits, labels).
+
+    Raises UserError when a label has no row in a split: it can then be neither learned nor scored.
+    """
+    cells = rows["split"].cat.codes.to_numpy(np.int64) * len(labels) + rows["label"].cat.codes
+    counts = np.bincount(cells, minlength=len(SPLITS) * len(labels)).reshape(len(SPLITS), len(labels))
+    for number, label in np.argwhere(counts == 0):
+        total = counts[:, label].sum()
+        raise UserError(
+            f"label {labels[label]!r} has {total} row{'' if total == 1 else 's'} and none in the {SPLITS[number]}"
+            " split; it needs one in each: add rows, or merge the label (prepare.merge_labels)"
+        )
+    return counts
 
 
-def summary(rows_in: int, dropped: dict[str, int], rows: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
+def summary(dropped: dict[str, int], counts: Counts, labels: list[str], test_ids: list[str]) -> dict[str, Any]:
     """Return the content of metrics/prepare.json: rows in and out, and in lists the rows dropped and those kept."""
-    out = []
-    for name in SPLITS:
-        counts = rows.loc[rows["split"] == name, "label"].value_counts()
-        by_label = [{"label": label, "rows": int(counts[label])} for label in labels]
-        out.append({"split": name, "rows": int(counts.sum()), "labels": by_label})
+    splits = [
+        {
+            "split": name,
+            "rows": sum(row),
+            "labels": [{"label": label, "rows": count} for label, count in zip(labels, row, strict=True)],
+        }
+        for name, row in zip(SPLITS, counts.tolist(), strict=True)
+    ]
+    kept = int(counts.sum())
     return {
-        "rows_in": rows_in,
-        "rows_out": len(rows),
+        "rows_in": kept + sum(dropped.values()),
+        "rows_out": kept,
         "dropped": [{"reason": reason, "rows": count} for reason, count in dropped.items()],
-        "splits": out,
-        "test_ids": hash_of_ids(rows.loc[rows["split"] == TEST, "id"]),
+        "splits": splits,
+        "test_ids": hash_of_ids(test_ids),
     }
 
 
-def label_shares(rows: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
+def label_shares(counts: Counts, labels: list[str]) -> list[dict[str, Any]]:
     """Return a point for each split and label: its share of the split's rows, in per cent."""
-    shares = rows.groupby("split")["label"].value_counts(normalize=True)
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
     return [
-        {"group": name, "label": label, "percent": float(100 * shares[name, label])}
-        for name in SPLITS
-        for label in labels
+        {"group": name, "label": label, "percent": percent}
+        for name, row in zip(SPLITS, shares.tolist(), strict=True)
+        for label, percent in zip(labels, row, strict=True)
     ]
 
 
 def lengths(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a point for each split and number of words: the share of the split's rows, in per cent."""
-    words = rows["text"].map(lambda text: len(text.split())).clip(upper=LONGEST)
-    shares = words.groupby(rows["split"]).value_counts(normalize=True)
+    shares = rows.groupby("split")["words"].value_counts(normalize=True)
     return [
         {"group": name, "words": count, "percent": float(100 * shares.get((name, count), 0.0))}
         for name in SPLITS
@@ -138,19 +208,36 @@ def lengths(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def write(rows: pd.DataFrame, labels: list[str], cleaning: Cleaning, report: dict[str, Any]) -> None:
-    """Write data/prepared, metrics/prepare.json and plots/prepare."""
-    with files.replacing(Path("data/prepared")) as folder:
-        folder.mkdir()
-        for name in SPLITS:
-            part = rows.loc[rows["split"] == name, COLUMNS]
-            part.to_parquet(folder / f"{name}.parquet", index=False)
-        files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})
-    with files.replacing(Path("plots/prepare")) as folder:
-        folder.mkdir()
-        files.write_json(folder / "labels.json", label_shares(rows, labels))
-        files.write_json(folder / "lengths.json", lengths(rows))
-    files.write_json(Path("metrics/prepare.json"), report)
+def second_pass(folder: Path, rows: pd.DataFrame, spool: pieces.Spool) -> None:
+    """Write the texts of the rows into a file for each split."""
+    with contextlib.ExitStack() as stack:
+        tables = {
+            name: stack.enter_context(pieces.ParquetFile(folder / f"{name}.parquet", spool.schema())) for name in SPLITS
+        }
+        for part, texts in spool.read(rows, COLUMNS):
+            for name, table in tables.items():
+                table.add(texts.filter(pa.array(part["split"] == name)))
+
+
+def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Write the three tables into the folder. Return the rows kept, in numbers, and what was counted."""
+    rows, spool = all_rows(work)
+    rows_in = len(rows)
+    rows = drop_copies(rows)
+    copies = rows_in - len(rows)
+    rows["order"] = order_of_groups(rows, spool)
+    rows, dropped = divide(rows, settings)
+    counts = count_labels(rows, work.labels)
+    second_pass(folder, rows, spool)
+    test_ids = [id_ for _, texts in spool.read(rows[rows["split"] == TEST], ["id"]) for id_ in texts["id"].to_pylist()]
+    report = summary({"copy of another row": copies, **dropped}, counts, work.labels, test_ids)
+    print(f"prepare: {report['rows_in']:,} rows in, {report['rows_out']:,} out")
+    for reason in report["dropped"]:
+        print(f"  dropped {reason['rows']:,}: {reason['reason']}")
+    for _, texts in spool.read(rows.head(3), ["label", "text"]):
+        for row in texts.to_pylist():
+            print(f"  {row['label']}: {row['text'][:100]}")
+    return rows, report
 
 
 def main() -> None:
@@ -158,24 +245,27 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("prepare", Prepare)
     source = files.read_json(Path("data/raw/source.json"))
-    rows = files.read_parquet(Path("data/raw/rows.parquet")).rename(columns={"text": "raw"})
+    cleaning = Cleaning(normalise=settings.normalise, clean=settings.clean)
     merged = dict(settings.merge_labels)
     labels = merge(source["labels"], merged)
-    rows["label"] = rows["label"].replace(merged)
-    if source["broken_encoding"]:
-        rows["raw"] = repair.repair(rows["raw"])
-    rows["key"] = [duplicates.key(text) for text in rows["raw"]]
-    kept, dropped = divide(rows, settings)
-    check_labels(kept, labels)
-    cleaning = Cleaning(normalise=settings.normalise, clean=settings.clean)
-    kept = kept.assign(text=clean(kept["raw"], cleaning))
-    report = summary(len(rows), dropped, kept, labels)
-    write(kept, labels, cleaning, report)
-    print(f"prepare: {len(rows):,} rows in, {len(kept):,} out")
-    for reason, count in dropped.items():
-        print(f"  dropped {count:,}: {reason}")
-    for label, text in kept[["label", "text"]].head(3).to_numpy():
-        print(f"  {label}: {text[:100]}")
+    with files.replacing(Path("data/prepared")) as folder:
+        folder.mkdir()
+        with tempfile.TemporaryDirectory(dir=folder) as spool:
+            work = Work(
+                spool=Path(spool),
+                broken_encoding=source["broken_encoding"],
+                merged=merged,
+                labels=labels,
+                cleaning=cleaning,
+                seed=settings.seed,
+            )
+            kept, report = prepare(folder, work, settings)
+        files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})
+    with files.replacing(Path("plots/prepare")) as folder:
+        folder.mkdir()
+        files.write_json(folder / "labels.json", label_shares(count_labels(kept, labels), labels))
+        files.write_json(folder / "lengths.json", lengths(kept))
+    files.write_json(Path("metrics/prepare.json"), report)
 
 
 if __name__ == "__main__":

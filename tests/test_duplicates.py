@@ -1,9 +1,13 @@
 """Keys and groups of tweets that say the same."""
 
-import pandas as pd
+import random
+from itertools import combinations
+
+import numpy as np
 import pytest
 
-from tweets.duplicates import groups, key
+from tweets import duplicates
+from tweets.duplicates import RUN, groups, key, runs
 
 LONG = "the quick brown fox jumps over the lazy dog near the river"
 
@@ -37,7 +41,7 @@ def test_a_tweet_without_words_is_its_own_key(text: str, expected: str) -> None:
 
 
 def grouped(*texts: str) -> list[int]:
-    return list(groups(pd.Series([key(text) for text in texts])))
+    return list(groups([runs([key(text) for text in texts])]))
 
 
 def test_copies_with_other_links_mentions_and_case_share_a_group() -> None:
@@ -70,10 +74,42 @@ def test_groups_join_in_chains() -> None:
 
 
 def test_groups_are_numbered_in_the_order_of_their_first_key_and_counted_in_int64() -> None:
-    numbers = groups(pd.Series(["zebra", "apple", "zebra", "mango"], index=[9, 8, 7, 6]))
+    numbers = groups([runs(["zebra", "apple", "zebra", "mango"])])
     assert numbers.tolist() == [0, 1, 0, 2]
     assert numbers.dtype == "int64"
 
 
 def test_no_keys_have_no_groups() -> None:
-    assert groups(pd.Series([], dtype="str")).tolist() == []
+    assert groups([runs([])]).tolist() == []
+
+
+def by_comparing_strings(keys: list[str]) -> list[int]:
+    """Return the groups as their definition has them, each pair compared."""
+    found = [
+        {tuple(words[at : at + RUN]) for at in range(max(1, len(words) - RUN + 1))} for words in map(str.split, keys)
+    ]
+    group = list(range(len(keys)))
+    for one, other in combinations(range(len(keys)), 2):
+        if found[one] & found[other]:
+            group = [group[one] if number == group[other] else number for number in group]
+    return [sorted(set(group), key=group.index).index(number) for number in group]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_by_hashes_are_those_of_the_strings_in_pieces_of_any_size(seed: int) -> None:
+    """Of three words, so that runs repeat, also within a key, and keys shorter than a run occur."""
+    rng = random.Random(seed)
+    keys = [" ".join(rng.choices("abc", k=rng.randint(0, 12))) for _ in range(60)]
+    expected = by_comparing_strings(keys)
+    assert 1 < len(set(expected)) < 60
+    for size in (1, 7, 60):
+        assert groups([runs(keys[at : at + size]) for at in range(0, 60, size)]).tolist() == expected
+
+
+def test_a_hash_is_the_same_in_every_process() -> None:
+    assert duplicates.hashes(["good day", ""]).tolist() == [12285878230912164457, 1760245841805064774]
+
+
+def test_keys_of_real_size_have_hashes_of_their_own() -> None:
+    keys = [f"tweet number {number}" for number in range(50_000)]
+    assert len(np.unique(duplicates.hashes(keys))) == 50_000

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerBase
 
 from tweets import encode, encoder
 from tweets.encode import Encoded
@@ -60,7 +60,7 @@ def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: Pr
 def test_encode_in_chunks_gives_what_one_call_gives(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    texts = ["a", "b c", "d e f", "g", "h i"]
+    texts = ["a", "b c", "d e f", "g", "h i"] * 4
     whole = encode.encode(tokenizer, texts, 16, name="valid")
     assert capfd.readouterr().err == ""
     monkeypatch.setattr(encode, "CHUNK", 2)
@@ -69,8 +69,17 @@ def test_encode_in_chunks_gives_what_one_call_gives(
     assert "tokenise valid: 100%" in capfd.readouterr().err
 
 
+def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "day"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    python = BertJapaneseTokenizer(tmp_path / "vocab.txt", word_tokenizer_type="basic")
+    assert not python.is_fast
+    ids, offsets = encode.encode(python, ["good day", "good day good day"], 4, name="test")
+    assert (ids.tolist(), offsets.tolist()) == ([2, 5, 6, 3, 2, 5, 6, 3], [0, 4, 8])
+
+
 def test_saved_arrays_come_back_the_same_and_memory_mapped(three_rows: Encoded, tmp_path: Path) -> None:
-    encode.save(tmp_path / "valid", three_rows)
+    encode.save(tmp_path / "valid", [three_rows])
     assert sorted(file.name for file in (tmp_path / "valid").iterdir()) == sorted(f"{name}.npy" for name in FIELDS)
     loaded = encode.load(tmp_path / "valid")
     for name in FIELDS:
@@ -82,14 +91,30 @@ def test_saved_arrays_come_back_the_same_and_memory_mapped(three_rows: Encoded, 
     assert loaded.padded(np.array([0]), 0)[0].tolist() == [[11, 12]]
 
 
+def test_parts_are_saved_as_the_whole_and_as_numpy_saves_it(three_rows: Encoded, tmp_path: Path) -> None:
+    parts = [
+        Encoded(
+            ids=three_rows.ids[slice(*three_rows.offsets[[start, stop]])],
+            offsets=three_rows.offsets[start : stop + 1] - three_rows.offsets[start],
+            labels=three_rows.labels[start:stop],
+            confidence=three_rows.confidence[start:stop],
+        )
+        for start, stop in ((0, 1), (1, 2), (2, 3))
+    ]
+    encode.save(tmp_path / "parts", parts)
+    for name in FIELDS:
+        np.save(tmp_path / "whole.npy", getattr(three_rows, name))
+        assert (tmp_path / f"parts/{name}.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes(), name
+
+
 def test_saving_over_a_folder_is_refused(three_rows: Encoded, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
-        encode.save(tmp_path, three_rows)
+        encode.save(tmp_path, [three_rows])
 
 
 def test_a_missing_array_is_named(three_rows: Encoded, tmp_path: Path) -> None:
     folder = tmp_path / "test"
-    encode.save(folder, three_rows)
+    encode.save(folder, [three_rows])
     (folder / "offsets.npy").unlink()
     with pytest.raises(UserError) as raised:
         encode.load(folder)
@@ -105,7 +130,7 @@ def test_a_missing_array_is_named(three_rows: Encoded, tmp_path: Path) -> None:
     ids=["empty", "cut short"],
 )
 def test_a_damaged_array_is_a_users_error(three_rows: Encoded, tmp_path: Path, left: int, reason: str) -> None:
-    encode.save(tmp_path / "test", three_rows)
+    encode.save(tmp_path / "test", [three_rows])
     file = tmp_path / "test/ids.npy"
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(UserError) as raised:

@@ -1,17 +1,21 @@
 """The stage featurize: tokens as the tokenizer gives them, and what an encoder must bring."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LABELS, made_up_tweets, set_param
+from conftest import LABELS, ROOT, made_up_tweets, set_param
 from transformers import AutoTokenizer
 
 from stages import featurize, fetch, prepare
-from tweets import encode
+from tweets import encode, pieces
 from tweets.errors import UserError
 from tweets.split import SPLITS
 
@@ -69,6 +73,37 @@ def test_the_same_rows_give_the_same_bytes(prepared: Path) -> None:
     featurize.main()
     assert written() == before
     assert len(before) == 3 * 4 + 3
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_pieces_of_any_size_give_the_same_bytes(prepared: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    featurize.main()
+    whole = {path: path.read_bytes() for path in Path("data/features").rglob("*.*")}
+    monkeypatch.setattr(pieces, "PIECE", size)
+    featurize.main()
+    assert {path: path.read_bytes() for path in Path("data/features").rglob("*.*")} == whole
+
+
+def test_killed_halfway_it_leaves_the_old_features(prepared: Path) -> None:
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("data/features").rglob("*.*")}
+
+    featurize.main()
+    before = written()
+    set_param(prepared, "featurize.max_length", 16)
+    code = (
+        "import os, signal; from stages import featurize\n"
+        "def kill(*_):\n os.kill(os.getpid(), signal.SIGKILL)\n"
+        "featurize.encode.load = kill\nfeaturize.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert Path("data/.features.new/test/ids.npy").exists()  # it was at work
+    assert written() == before
+    featurize.main()
+    assert not Path("data/.features.new").exists()
+    assert written() != before
 
 
 def test_the_stage_reports_tokens_and_how_many_tweets_were_cut(

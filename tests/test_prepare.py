@@ -2,16 +2,22 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import LABELS, made_up_tweets, set_param
+from conftest import LABELS, ROOT, made_up_tweets, set_param
 
 from stages import fetch, prepare
+from tweets import pieces
+from tweets.duplicates import key
 from tweets.errors import UserError
-from tweets.split import SPLITS
+from tweets.split import SPLITS, order
 
 CLEANING = {
     "normalise.encoding": False,
@@ -327,6 +333,58 @@ def test_the_same_rows_give_the_same_bytes(workspace: Path) -> None:
     prepare.main()
     assert written() == before
     assert len(before) == 6
+
+
+def bytes_of(*folders: str) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in Path(folder).rglob("*.*")}
+
+
+def test_pieces_of_any_size_give_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = made_up_tweets(240)
+    copies = rows.iloc[::5].assign(id="c" + rows["id"], label="neutral")  # each in another piece than its original
+    retweets = rows.iloc[::7].assign(id="r" + rows["id"], text="a" + rows["text"] + " or so they said")
+    run(pd.concat([rows, copies, retweets], ignore_index=True))
+    assert all(part["rows"] for part in metrics()["dropped"][::2])
+    whole = bytes_of("data/prepared", "plots", "metrics")
+    for size in (7, 100):
+        monkeypatch.setattr(pieces, "PIECE", size)
+        prepare.main()
+        assert bytes_of("data/prepared", "plots", "metrics") == whole, size
+
+
+def test_a_group_is_dealt_out_by_its_smallest_key_wherever_that_stands(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = made_up_tweets(60)
+    quotes = rows.assign(id="q" + rows["id"], text="z quote: " + rows["text"])
+    smallest = rows.assign(id="s" + rows["id"], text="0 " + rows["text"])
+    monkeypatch.setattr(pieces, "PIECE", 50)
+    splits = run(pd.concat([rows, smallest, quotes], ignore_index=True))
+    for label in LABELS:  # 20 groups of three rows: 9 of 60 rows for the test split
+        of_label = smallest[smallest["label"] == label]
+        in_order = sorted(of_label["text"], key=lambda text: order(key(text), 0))
+        test = splits["test"]
+        assert sorted(test.loc[test["id"].isin(of_label["id"]), "raw"]) == sorted(in_order[:3])
+
+
+def test_killed_halfway_it_leaves_the_old_outputs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    outputs = ("data/prepared", "plots", "metrics")
+    before = bytes_of(*outputs)
+    set_param(workspace, "prepare.clean.punctuation", True)
+    code = (
+        "import os, signal; from stages import prepare\n"
+        "def kill(*_):\n os.kill(os.getpid(), signal.SIGKILL)\n"
+        "prepare.hash_of_ids = kill\nprepare.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(Path("data/.prepared.new").glob("tmp*/0.feather"))  # it was at work
+    assert bytes_of(*outputs) == before
+    prepare.main()
+    assert not Path("data/.prepared.new").exists()
+    assert bytes_of(*outputs) != before
 
 
 def test_the_stage_reports_what_it_dropped_and_shows_three_rows(

@@ -4,7 +4,15 @@ import hashlib
 
 import pandas as pd
 
-from tweets.split import SPLITS, split
+from tweets import split as by_order
+from tweets.split import SPLITS, order
+
+
+def split(frame: pd.DataFrame, *, valid: float, test: float, seed: int) -> pd.Series:
+    """Return the split of rows that have keys in place of the order of their group."""
+    orders = frame.groupby("group")["key"].min().map(lambda key: order(key, seed))
+    compact = frame.assign(order=frame["group"].map(orders), split=pd.Categorical(frame["split"], SPLITS))
+    return by_order.split(compact.drop(columns="key"), valid=valid, test=test).astype(object)
 
 
 def rows(count: int, *, copies: int = 1, labels: int = 2) -> pd.DataFrame:
@@ -121,3 +129,8 @@ def test_shares_of_nothing_leave_all_in_train() -> None:
 def test_the_index_of_the_rows_is_kept() -> None:
     frame = rows(4).set_axis([40, 30, 20, 10])
     assert split(frame, valid=0.25, test=0.25, seed=0).index.tolist() == [40, 30, 20, 10]
+
+
+def test_the_order_is_63_bits_of_the_hash_of_seed_and_key() -> None:
+    digest = hashlib.sha256(b"5:good day").hexdigest()
+    assert order("good day", 5) == int(digest[:16], 16) // 2

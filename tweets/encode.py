@@ -1,8 +1,11 @@
 """Tokens of a split as ragged arrays: no padding on disk, memory-mapped when read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from tweets.errors import UserError
 
-CHUNK = 8192  # texts tokenised in one call
+CHUNK = 1024  # texts tokenised in one call; more are slower
+DTYPES = {"ids": "<i4", "offsets": "<i8", "labels": "<i8", "confidence": "<f4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,26 +56,64 @@ def encode(
     Special tokens are added and longer texts cut to `max_length` tokens.
     """
     parts, lengths = [], [0]
-    for start in tqdm(range(0, len(texts), CHUNK), desc=f"tokenise {name}", disable=len(texts) < CHUNK):
-        chunk = list(texts[start : start + CHUNK])
-        rows = tokenizer(chunk, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+    for start in tqdm(range(0, len(texts), CHUNK), desc=f"tokenise {name}", disable=len(texts) <= 8 * CHUNK):
+        rows = _tokens(tokenizer, list(texts[start : start + CHUNK]), max_length)
         lengths.extend(map(len, rows))
-        parts.append(np.fromiter((token for row in rows for token in row), np.int32))
+        parts.append(np.fromiter(chain.from_iterable(rows), np.int32))
     return np.concatenate(parts), np.cumsum(lengths, dtype=np.int64)
 
 
-def save(folder: Path, encoded: Encoded) -> None:
-    """Write the arrays of a split into a new folder."""
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
+    options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+    if not tokenizer.is_fast:
+        return tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
+    tokenizer("", **options)  # sets truncation in the part written in Rust, which by itself takes half the time
+    return [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+
+
+def save(folder: Path, parts: Iterable[Encoded]) -> None:
+    """Write the arrays of a split, which come in parts, into a new folder."""
     folder.mkdir()
-    for name in Encoded.__dataclass_fields__:
-        np.save(folder / f"{name}.npy", getattr(encoded, name))
+    with ExitStack() as stack:
+        arrays = {name: stack.enter_context(_Array(folder / f"{name}.npy", dtype)) for name, dtype in DTYPES.items()}
+        tokens = 0
+        for number, part in enumerate(parts):
+            offsets = part.offsets[1:] if number else part.offsets  # each part's begin with 0
+            for name, array in arrays.items():
+                array.append(offsets + tokens if name == "offsets" else getattr(part, name))
+            tokens += len(part.ids)
+
+
+class _Array:
+    """An array of one dimension in a file that grows; the same bytes as np.save writes."""
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self.file = path.open("wb")
+        self.dtype = dtype
+        self.length = 0
+        self._head()
+
+    def append(self, values: npt.NDArray[np.generic]) -> None:
+        self.file.write(values.astype(self.dtype, copy=False).tobytes())
+        self.length += len(values)
+
+    def _head(self) -> None:
+        """Write the header, which NumPy pads so that it has the same size for every length."""
+        self.file.seek(0)
+        head = {"descr": self.dtype, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self.file, head)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.file:
+            self._head()
 
 
 def load(folder: Path) -> Encoded:
     """Memory-map the arrays of a split. Raises UserError when they are missing or cut short."""
     try:
-        return Encoded(
-            **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in Encoded.__dataclass_fields__}
-        )
+        return Encoded(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in DTYPES})
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{folder}: not the arrays that featurize writes ({error}); `dvc repro featurize`") from None

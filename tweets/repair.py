@@ -6,10 +6,10 @@ Running that damage forwards over the characters that tweets use gives the table
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 
 import emoji
-import pandas as pd
 from ftfy.bad_codecs import sloppy  # noqa: F401  registers the codec sloppy-windows-1252
 
 # Where several characters end as the same bytes, the first one here wins: commonest first.
@@ -22,13 +22,10 @@ ROUNDS = (2, 3, 4)
 SEEN = {"Õ¢_\x8aÎ_\x86¢": "’", "Õ¢_\x8aÎ\x81Ð": "“", "Õ¢_\x8aÎë\x9d": "”", "Õ¢_\x8aÎë_": "…"}
 
 
-def repair(texts: pd.Series) -> pd.Series:
+def repair(texts: Iterable[str]) -> list[str]:
     """Return the texts (read as latin-1) with each known damaged sequence turned back into its character."""
     table, pattern = _table()
-    broken = texts.str.contains(r"[^\x00-\x7f]")
-    repaired = texts.copy()
-    repaired[broken] = texts[broken].str.replace(pattern, lambda match: table[match.group()], regex=True)
-    return repaired
+    return [text if text.isascii() else pattern.sub(lambda match: table[match.group()], text) for text in texts]
 
 
 @cache
@@ -53,6 +50,7 @@ def damage(char: str, rounds: int) -> str:
     return data.decode("latin-1")
 
 
+@cache
 def _as_mac_roman(char: str) -> bytes:
     try:
         return char.encode("mac_roman")

@@ -19,15 +19,16 @@ from tweets.params import section
 URL = re.compile(
     r"\b(?:https?(?::[!#-~]*|\b)|www\.[!#-~]+|ht{1,2}p?(?=…))", re.IGNORECASE
 )  # ASCII but quotes: emoji follow links
-MENTION = re.compile(r"(?<!\w)@\w+")
+MENTION = re.compile(r"@(?<!\w@)\w+")  # what precedes the sign comes second: beginning with a literal is faster
 HASHTAG = re.compile(r"(?<!\w)#(\w+)")
 WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|_")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 PUNCTUATION = re.compile(r"[^\w\s]|_")
-SPACE = re.compile(r"\s+")
 # Control characters, but for the white space among them, and characters without width.
 INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
+MAYBE_EMOJI = re.compile("[#*0-9]?[©®‼-\U0010ffff]+")  # keycaps begin with ASCII; all others are from U+203C on
+FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 NEGATION = re.compile(
     r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]t"
     r"|(?:ai|are|ca|could|did|does|do|had|has|have|is|might|must|need|should|was|were|wo|would)nt)\b",
@@ -76,7 +77,7 @@ def clean(texts: Iterable[str], cleaning: Cleaning) -> list[str]:
     named = dataclasses.replace(cleaning.normalise, emoji="remove") if cleaning.clean.emoji else cleaning.normalise
     steps = [*_normalising(named), *_cleaning(cleaning.clean)]
     if cleaning.normalise.whitespace:
-        steps.append(lambda text: SPACE.sub(" ", text).strip())
+        steps.append(lambda text: " ".join(text.split()))
     return [_apply(steps, text) for text in texts]
 
 
@@ -89,7 +90,7 @@ def _apply(steps: list[Callable[[str], str]], text: str) -> str:
 def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
     steps: list[Callable[[str], str]] = []
     if normalise.urls != "keep":  # first: a link's &section= would be unescaped to a sign
-        steps.append(partial(URL.sub, "http" if normalise.urls == "token" else " "))
+        steps.append(partial(replace_urls, "http" if normalise.urls == "token" else " "))
     if normalise.html:
         steps.append(lambda text: html.unescape(text) if "&" in text else text)
     if normalise.encoding:
@@ -120,23 +121,36 @@ def _cleaning(settings: Clean) -> list[Callable[[str], str]]:
     return steps
 
 
+def replace_urls(replacement: str, text: str) -> str:
+    """Return the text with each link replaced. Most tweets hold nothing that one begins with: they skip the pattern."""
+    lower = text.lower()
+    return URL.sub(replacement, text) if "http" in lower or "www." in lower or "…" in text else text
+
+
 def repair_encoding(text: str) -> str:
     """Return the text with mis-decoded UTF-8 put right and invisible characters dropped; ASCII skips ftfy."""
     if not text.isascii():
-        text = ftfy.fix_text(text, unescape_html=False)
-    return INVISIBLE.sub("", text)
+        text = ftfy.fix_text(text, FTFY)
+    return text if text.isprintable() else INVISIBLE.sub("", text)
 
 
 def name_emoji(text: str) -> str:
     """Return the text with each emoji replaced by its English name, in words, set off by spaces."""
-    if text.isascii():
-        return text
-    return emoji.replace_emoji(text, lambda _, data: " " + data["en"].strip(":").replace("_", " ") + " ")
+    return _replace_emoji(text, lambda _, data: " " + data["en"].strip(":").replace("_", " ") + " ")
 
 
 def remove_emoji(text: str) -> str:
     """Return the text with a space in place of each emoji."""
-    return text if text.isascii() else emoji.replace_emoji(text, " ")
+    return _replace_emoji(text, " ")
+
+
+def _replace_emoji(text: str, replacement: str | Callable[[str, dict[str, str]], str]) -> str:
+    """Replace the emoji in a text; `emoji` looks at each character in Python, so it gets no more than it has to."""
+    if text.isascii():
+        return text
+    if "\u200d" in text:  # joins emoji, and can make `emoji` go back beyond where they begin
+        return emoji.replace_emoji(text, replacement)
+    return MAYBE_EMOJI.sub(lambda run: emoji.replace_emoji(run.group(), replacement), text)
 
 
 def has_emoji(text: str) -> bool:
