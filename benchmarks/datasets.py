@@ -23,7 +23,7 @@ import pandas as pd
 
 from tweets import duplicates, files, repair, sources
 from tweets.errors import UserError
-from tweets.split import TEST, TRAIN, VALID, split
+from tweets.split import SPLITS, TEST, TRAIN, VALID, order, split
 
 Rows = pd.DataFrame  # with the columns text and label, and split where they have one of their own
 Told = tuple[str, str] | None  # a text and its label
@@ -76,7 +76,7 @@ def distinct(rows: Rows) -> Rows:
 def grouped(rows: Rows) -> Rows:
     """Return the distinct rows, with the groups that one split holds."""
     rows = distinct(rows)
-    return rows.assign(group=duplicates.groups(rows["key"]))
+    return rows.assign(group=duplicates.groups([duplicates.runs(rows["key"].tolist())]))
 
 
 def shuffled(rows: Rows) -> Rows:
@@ -93,7 +93,10 @@ def divided(rows: Rows) -> Rows:
     """Return the rows with a split, by group and stratified by label, where they have none."""
     if "split" in rows:
         return rows
-    return rows.assign(split=split(rows.assign(split=None), valid=SHARES[VALID], test=SHARES[TEST], seed=0))
+    smallest = rows.groupby("group")["key"].transform("min")
+    free = pd.Categorical([None] * len(rows), SPLITS)
+    dealt = rows.assign(split=free, order=[order(key, 0) for key in smallest])
+    return rows.assign(split=split(dealt, valid=SHARES[VALID], test=SHARES[TEST]).astype(str))
 
 
 @cache

@@ -48,7 +48,8 @@ def cross_validated(rows: pd.DataFrame, labels: list[str]) -> Floats | None:
     None where a label is in fewer than FOLDS groups of near-duplicates.
     """
     settings = params.load("baseline", baseline.BaselineParams)
-    groups, classes, texts = duplicates.groups(rows["key"]), rows["label_class"].to_numpy(), rows["text"].to_numpy()
+    groups = duplicates.groups([duplicates.runs(rows["key"].tolist())])
+    classes, texts = rows["label_class"].to_numpy(), rows["text"].to_numpy()
     if pd.Series(groups).groupby(classes).nunique().reindex(range(len(labels)), fill_value=0).min() < FOLDS:
         return None
     found = np.zeros((len(rows), len(labels)))
