@@ -1,4 +1,4 @@
-"""Run one function and print how long it took, without the imports, and the most memory that its process held.
+"""Run one function and print what it took, without the imports: seconds, those of processors, and the most memory.
 
 python -m benchmarks.child stages.prepare main
 """
@@ -10,15 +10,21 @@ import sys
 import time
 
 
+def processor_seconds() -> float:
+    """Return the seconds of this process, and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def main() -> None:
     module, name = sys.argv[1:]
     work = getattr(importlib.import_module(module), name)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), processor_seconds()
     work()
-    seconds = time.perf_counter() - begin
+    seconds, used = time.perf_counter() - begin, processor_seconds() - used
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps({"seconds": seconds, "megabytes": memory / 1e6}))
+    print(json.dumps({"seconds": seconds, "processor_seconds": used, "megabytes": memory / 1e6}))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def grow(source: Path, target: Path, copies: int) -> int:
 
 
 def run(folder: Path, module: str, function: str) -> Found:
-    """Run a function in a process in the folder. Return its seconds, and its megabytes with all that it starts.
+    """Run a function in a process in the folder. Return what benchmarks.child does, the memory with all that it starts.
 
     Raises UserError when it fails.
     """
@@ -95,7 +95,7 @@ def run(folder: Path, module: str, function: str) -> Found:
             f"{module}.{function}: exit code {process.returncode}: {(folder / 'stderr').read_text()[-300:]}"
         )
     found: Found = json.loads((folder / "stdout").read_text().splitlines()[-1])
-    return {"seconds": found["seconds"], "megabytes": max(peak, found["megabytes"])}
+    return {**found, "megabytes": max(peak, found["megabytes"])}
 
 
 def held(pid: int) -> float:
@@ -149,10 +149,12 @@ def measure(folder: Path, copies: int, rounds: int) -> dict[str, Any]:
     """Measure at one size; without rounds, once and in pieces only. Return the figures."""
     folders, rows = workspace(folder, copies)
     memory: dict[str, float] = {}
+    processor: dict[str, float] = {}
 
     def once(stage: str, way: str) -> float:
         found = run(folders[way], *WORK[way][stage])
         memory[f"{stage}, {way}"] = max(found["megabytes"], memory.get(f"{stage}, {way}", 0.0))
+        processor[f"{stage}, {way}"] = found["processor_seconds"]
         return found["seconds"]
 
     if rounds:
@@ -171,8 +173,16 @@ def measure(folder: Path, copies: int, rounds: int) -> dict[str, Any]:
         name = " and ".join(stages)
         figures[name] = summary(found, ours=OURS, higher_is_better=True)
         print(f"\n{name}\n" + table(found, ours=OURS, unit="rows a second", higher_is_better=True))
-    print("\n" + "\n".join(f"{name}: {megabytes:,.0f} MB" for name, megabytes in memory.items()), flush=True)
-    return {"rows": rows, "kept": kept, "rows_a_second": figures, "megabytes": memory}
+    print()
+    for name, megabytes in memory.items():
+        print(f"{name}: {megabytes:,.0f} MB, {processor[name]:,.1f} s of a processor", flush=True)
+    return {
+        "rows": rows,
+        "kept": kept,
+        "rows_a_second": figures,
+        "megabytes": memory,
+        "processor_seconds": processor,  # of the last round
+    }
 
 
 def main() -> None:
