@@ -83,7 +83,7 @@ def run(folder: Path, module: str, function: str) -> Found:
     Raises UserError when it fails.
     """
     command = [sys.executable, "-m", "benchmarks.child", module, function]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with (folder / "stdout").open("w+") as out, (folder / "stderr").open("w+") as err:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
         peak = 0.0
