@@ -50,6 +50,7 @@ def damage(char: str, rounds: int) -> str:
     return data.decode("latin-1")
 
 
+@cache
 def _as_mac_roman(char: str) -> bytes:
     try:
         return char.encode("mac_roman")

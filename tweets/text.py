@@ -27,6 +27,7 @@ APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 PUNCTUATION = re.compile(r"[^\w\s]|_")
 # Control characters, but for the white space among them, and characters without width.
 INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
+FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 NEGATION = re.compile(
     r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]t"
     r"|(?:ai|are|ca|could|did|does|do|had|has|have|is|might|must|need|should|was|were|wo|would)nt)\b",
@@ -128,7 +129,7 @@ def replace_urls(replacement: str, text: str) -> str:
 def repair_encoding(text: str) -> str:
     """Return the text with mis-decoded UTF-8 put right and invisible characters dropped; ASCII skips ftfy."""
     if not text.isascii():
-        text = ftfy.fix_text(text, unescape_html=False)
+        text = ftfy.fix_text(text, FTFY)
     return text if text.isprintable() else INVISIBLE.sub("", text)
 
 
@@ -143,16 +144,19 @@ def remove_emoji(text: str) -> str:
 
 
 def _replace_emoji(text: str, replacement: str | Callable[[str, dict[str, str]], str]) -> str:
-    if text.isascii() or not _in_emoji().search(text):  # emoji itself looks at each character, in Python
+    """Replace the emoji in a text; `emoji` looks at each character in Python, so it gets no more than it has to."""
+    if text.isascii():
         return text
-    return emoji.replace_emoji(text, replacement)
+    if "\u200d" in text:  # joins emoji, and can make `emoji` go back beyond where they begin
+        return emoji.replace_emoji(text, replacement)
+    return _emoji_runs().sub(lambda run: emoji.replace_emoji(run.group(), replacement), text)
 
 
 @cache
-def _in_emoji() -> re.Pattern[str]:
-    """Return a pattern of the characters for which emoji changes a text: those of emoji, and the text style U+FE0E."""
+def _emoji_runs() -> re.Pattern[str]:
+    """Return a pattern of what emoji consist of, and of the text style U+FE0E, which `emoji` drops."""
     chars = {char for sequence in emoji.EMOJI_DATA for char in sequence if not char.isascii()}
-    return re.compile(f"[{''.join(sorted(chars))}\ufe0e]")  # keycaps such as 1️⃣ have one after the digit
+    return re.compile(f"[#*0-9]?[{''.join(sorted(chars))}\ufe0e]+")  # keycaps such as 1️⃣ begin with ASCII
 
 
 def has_emoji(text: str) -> bool:
