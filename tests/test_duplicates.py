@@ -41,7 +41,7 @@ def test_a_tweet_without_words_is_its_own_key(text: str, expected: str) -> None:
 
 
 def grouped(*texts: str) -> list[int]:
-    return groups([runs([key(text) for text in texts])]).tolist()
+    return list(groups([runs([key(text) for text in texts])]))
 
 
 def test_copies_with_other_links_mentions_and_case_share_a_group() -> None:
