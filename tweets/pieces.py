@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -44,21 +45,15 @@ def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatc
 
 
 def in_order(work: Callable[[T], R], pieces: Iterator[T]) -> Iterator[R]:
-    """Yield what `work` makes of each piece, in their order; all cores work on it where there are several pieces.
+    """Yield what `work` makes of each piece, in their order: of the first here, of the others on all cores.
 
-    Raises UserError when the system ends one of the processes.
+    The first loads tables and patterns, which the other processes inherit. Raises UserError when one is killed.
     """
-    first, second = next(pieces, None), next(pieces, None)
-    if first is None:
-        return
-    if second is None:
-        yield work(first)
-        return
+    yield from map(work, islice(pieces, 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[R]] = deque()
     try:
         with ProcessPoolExecutor(cores, initializer=_end_with_parent) as pool:
-            waiting.extend((pool.submit(work, first), pool.submit(work, second)))
             for piece in pieces:
                 waiting.append(pool.submit(work, piece))
                 if len(waiting) > 2 * cores:
