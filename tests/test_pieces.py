@@ -90,28 +90,37 @@ from tweets import pieces
 def work(number):
     if number:
         pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
-        time.sleep(0.1)
 
-list(pieces.in_order(work, iter(range(10_000))))
+def numbers():
+    for number in range(10_000):
+        time.sleep(0.02)  # the processes wait for work
+        yield number
+
+list(pieces.in_order(work, numbers()))
 """
     with (tmp_path / "err").open("w") as err:
-        parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=err)
+        parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=err, start_new_session=True)
     wait_for(lambda: len(list(tmp_path.iterdir())) > 1, 60)
     workers = psutil.Process(parent.pid).children()
     wait_for(lambda: len(list(tmp_path.iterdir())) == len(workers) + 1, 60)
-    parent.send_signal(end)
+    if end == signal.SIGKILL:
+        parent.kill()
+    else:  # as Ctrl-C does: to all of them
+        os.killpg(parent.pid, end)
     parent.wait(30)
     wait_for(lambda: not any(worker.is_running() for worker in workers), 30)
     assert (tmp_path / "err").read_text().count("Traceback") == (end == signal.SIGINT)  # the parent's own
 
 
-@pytest.mark.parametrize("size", [1, 3, 10])
+@pytest.mark.parametrize("size", [999, 8192, 30_000])
 def test_a_parquet_file_is_the_same_from_pieces_of_any_size_and_as_pandas_writes_it(size: int, tmp_path: Path) -> None:
-    rows = pa.Table.from_pandas(table(10), preserve_index=False)
+    frame = table(30_000)
+    frame["text"] = [f"{name} says something " * 5 for name in frame["id"]]  # of several pages
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
     with pieces.ParquetFile(tmp_path / "pieces.parquet", rows.schema) as file:
-        for start in range(0, 10, size):
-            file.add(rows[start : start + size])
-    table(10).to_parquet(tmp_path / "whole.parquet", index=False)
+        for start in range(0, len(rows), size):
+            file.add(pa.table(rows[start : start + size].to_pydict(), schema=rows.schema))
+    frame.to_parquet(tmp_path / "whole.parquet", index=False)
     assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 

@@ -15,8 +15,9 @@ from conftest import LABELS, ROOT, made_up_tweets, set_param
 
 from stages import fetch, prepare
 from tweets import pieces
+from tweets.duplicates import key
 from tweets.errors import UserError
-from tweets.split import SPLITS
+from tweets.split import SPLITS, order
 
 CLEANING = {
     "normalise.encoding": False,
@@ -351,19 +352,19 @@ def test_pieces_of_any_size_give_the_same_bytes(workspace: Path, monkeypatch: py
         assert bytes_of("data/prepared", "plots", "metrics") == whole, size
 
 
-def test_a_group_is_dealt_out_by_its_smallest_key_wherever_it_stands(
+def test_a_group_is_dealt_out_by_its_smallest_key_wherever_that_stands(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = made_up_tweets(60)
-    quotes = rows.assign(id="q" + rows["id"], text="a quote: " + rows["text"])
+    quotes = rows.assign(id="q" + rows["id"], text="z quote: " + rows["text"])
     smallest = rows.assign(id="s" + rows["id"], text="0 " + rows["text"])
-
-    def dealt(*frames: pd.DataFrame) -> dict[str, str]:
-        return {row: name for name, part in run(pd.concat(frames, ignore_index=True)).items() for row in part["id"]}
-
     monkeypatch.setattr(pieces, "PIECE", 50)
-    one, other = dealt(rows, quotes, smallest), dealt(smallest, quotes, rows)
-    assert {name: one[name] for name in rows["id"] if name in one} == {name: other[name] for name in rows["id"]}
+    splits = run(pd.concat([rows, smallest, quotes], ignore_index=True))
+    for label in LABELS:  # 20 groups of three rows: 9 of 60 rows for the test split
+        of_label = smallest[smallest["label"] == label]
+        in_order = sorted(of_label["text"], key=lambda text: order(key(text), 0))
+        test = splits["test"]
+        assert sorted(test.loc[test["id"].isin(of_label["id"]), "raw"]) == sorted(in_order[:3])
 
 
 def test_killed_halfway_it_leaves_the_old_outputs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
