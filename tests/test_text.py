@@ -1,11 +1,17 @@
 """`clean`: each option by itself, the order of the steps, and what stays as it is."""
 
+import random
+import re
 from typing import Any
 
+import emoji
 import pytest
 
 from tweets.text import (
+    INVISIBLE,
+    MENTION,
     NEGATION,
+    URL,
     Clean,
     Cleaning,
     Normalise,
@@ -14,6 +20,7 @@ from tweets.text import (
     name_emoji,
     remove_emoji,
     repair_encoding,
+    replace_urls,
     stop_words,
     tokenise,
 )
@@ -165,6 +172,22 @@ def test_an_emoji_of_several_characters_has_one_name() -> None:
     assert name_emoji("👨\u200d👩\u200d👧") == " family man woman girl "
     assert name_emoji("🇬🇧") == " United Kingdom "
     assert name_emoji("❤️") == " red heart "
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_short_ways_give_what_the_plain_ones_give(seed: int) -> None:
+    """Texts of what emoji, links, mentions and white space consist of, at random."""
+    rng = random.Random(seed)
+    sequences = list(emoji.EMOJI_DATA)
+    parts = [*"#*019@_ab  …’é\u200d\ufe0e\ufe0f\u20e3\u200b\u2060\x07\n\x85\u3000", "1️⃣", "©"]
+    parts += ["http", "HTTPS://x", "www.", "htt…", "@me"]
+    for _ in range(5000):
+        text = "".join(rng.choice((rng.choice(sequences), *rng.choices(parts, k=2))) for _ in range(rng.randint(1, 12)))
+        assert remove_emoji(text) == emoji.replace_emoji(text, " ")
+        assert replace_urls("http", text) == URL.sub("http", text)
+        assert MENTION.sub("@user", text) == re.sub(r"(?<!\w)@\w+", "@user", text)
+        assert only(text, whitespace=True) == re.sub(r"\s+", " ", text).strip()
+        assert not INVISIBLE.search(repair_encoding(text))
 
 
 def test_ascii_and_words_in_other_letters_have_no_emoji() -> None:

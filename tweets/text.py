@@ -27,6 +27,7 @@ APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 PUNCTUATION = re.compile(r"[^\w\s]|_")
 # Control characters, but for the white space among them, and characters without width.
 INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
+MAYBE_EMOJI = re.compile("[#*0-9]?[©®‼-\U0010ffff]+")  # keycaps begin with ASCII; all others are from U+203C on
 FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 NEGATION = re.compile(
     r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]t"
@@ -149,14 +150,7 @@ def _replace_emoji(text: str, replacement: str | Callable[[str, dict[str, str]],
         return text
     if "\u200d" in text:  # joins emoji, and can make `emoji` go back beyond where they begin
         return emoji.replace_emoji(text, replacement)
-    return _emoji_runs().sub(lambda run: emoji.replace_emoji(run.group(), replacement), text)
-
-
-@cache
-def _emoji_runs() -> re.Pattern[str]:
-    """Return a pattern of what emoji consist of, and of the text style U+FE0E, which `emoji` drops."""
-    chars = {char for sequence in emoji.EMOJI_DATA for char in sequence if not char.isascii()}
-    return re.compile(f"[#*0-9]?[{''.join(sorted(chars))}\ufe0e]+")  # keycaps such as 1️⃣ begin with ASCII
+    return MAYBE_EMOJI.sub(lambda run: emoji.replace_emoji(run.group(), replacement), text)
 
 
 def has_emoji(text: str) -> bool:
