@@ -101,6 +101,7 @@ def all_rows(work: Work) -> tuple[pd.DataFrame, pieces.Spool]:
     numbers, runs = zip(*pieces.in_order(partial(first_pass, work), batches), strict=True)
     starts = np.cumsum([0, *map(len, numbers[:-1])]).tolist()
     rows = pd.concat(numbers, ignore_index=True)
+    del numbers  # before the groups, which need the memory
     rows["group"] = duplicates.groups(runs)
     return rows, pieces.Spool(work.spool, starts)
 
@@ -221,20 +222,22 @@ def second_pass(folder: Path, rows: pd.DataFrame, spool: pieces.Spool) -> None:
 def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Write the three tables into the folder. Return the rows kept, in numbers, and what was counted."""
     rows, spool = all_rows(work)
-    unique = drop_copies(rows)
-    unique["order"] = order_of_groups(unique, spool)
-    kept, dropped = divide(unique, settings)
-    counts = count_labels(kept, work.labels)
-    second_pass(folder, kept, spool)
-    test_ids = [id_ for _, texts in spool.read(kept[kept["split"] == TEST], ["id"]) for id_ in texts["id"].to_pylist()]
-    report = summary({"copy of another row": len(rows) - len(unique), **dropped}, counts, work.labels, test_ids)
+    rows_in = len(rows)
+    rows = drop_copies(rows)
+    copies = rows_in - len(rows)
+    rows["order"] = order_of_groups(rows, spool)
+    rows, dropped = divide(rows, settings)
+    counts = count_labels(rows, work.labels)
+    second_pass(folder, rows, spool)
+    test_ids = [id_ for _, texts in spool.read(rows[rows["split"] == TEST], ["id"]) for id_ in texts["id"].to_pylist()]
+    report = summary({"copy of another row": copies, **dropped}, counts, work.labels, test_ids)
     print(f"prepare: {report['rows_in']:,} rows in, {report['rows_out']:,} out")
     for reason in report["dropped"]:
         print(f"  dropped {reason['rows']:,}: {reason['reason']}")
-    for _, texts in spool.read(kept.head(3), ["label", "text"]):
+    for _, texts in spool.read(rows.head(3), ["label", "text"]):
         for row in texts.to_pylist():
             print(f"  {row['label']}: {row['text'][:100]}")
-    return kept, report
+    return rows, report
 
 
 def main() -> None:
