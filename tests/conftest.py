@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ ENVIRONMENT = {
     "COLUMNS": "500",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
+
+# Where a shell runs the tests in the background, it lets them ignore Ctrl-C, and so would what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUCKET = "tweets-dvc"
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
