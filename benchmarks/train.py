@@ -14,8 +14,8 @@ tweets, which are tokenised already, and by turns:
 
 The share of the machine's peak counts 6 floating-point operations per token and parameter outside the embeddings
 (Kaplan et al. 2020, section 2.1), padding not counted, over those of a bfloat16 matrix product measured in the same
-turn. Then this project and the tuned Trainer, with the same learning rate, train until they reach a validation macro-F1:
-what a user waits for. Prints a table and writes benchmarks/results/train.json.
+turn. Then this project and the tuned Trainer, with the same learning rate, train until they reach a validation
+macro-F1: what a user waits for. Prints a table and writes benchmarks/results/train.json.
 """
 
 import argparse
