@@ -21,7 +21,6 @@ macro-F1: what a user waits for. Prints a table and writes benchmarks/results/tr
 import argparse
 import dataclasses
 import functools
-import json
 import statistics
 import tempfile
 import time
@@ -265,7 +264,7 @@ def main() -> None:
         "share_of_peak": vars(turns.Spread.of(share)),
         "time_to_macro_f1": {"target": TARGET, "ways": wait},
     }
-    files.write_json(RESULT, json.loads(json.dumps(report)))
+    files.write_json(RESULT, report)
 
 
 if __name__ == "__main__":

@@ -198,6 +198,18 @@ def set_param(workspace: Path, key: str, value: Any) -> None:
     path.write_text(yaml.safe_dump(params))
 
 
+def kill_stage(stage: str, *, at: str) -> None:
+    """Run a stage in the current folder; it kills itself where it would call a function, named as seen from it."""
+    code = (
+        f"import os, signal; from stages import {stage}\n"
+        "def kill(*_):\n os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{stage}.{at} = kill\n{stage}.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
 def run(folder: Path, *command: str, check: bool = True, **changed: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a clone, in this environment; without `check`, whatever its exit code."""
     result = subprocess.run(

@@ -1,17 +1,13 @@
 """The stage featurize: tokens as the tokenizer gives them, and what an encoder must bring."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LABELS, ROOT, made_up_tweets, set_param
+from conftest import LABELS, kill_stage, made_up_tweets, set_param
 from transformers import AutoTokenizer
 
 from stages import featurize, fetch, prepare
@@ -91,14 +87,7 @@ def test_killed_halfway_it_leaves_the_old_features(prepared: Path) -> None:
     featurize.main()
     before = written()
     set_param(prepared, "featurize.max_length", 16)
-    code = (
-        "import os, signal; from stages import featurize\n"
-        "def kill(*_):\n os.kill(os.getpid(), signal.SIGKILL)\n"
-        "featurize.encode.load = kill\nfeaturize.main()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_stage("featurize", at="encode.load")
     assert Path("data/.features.new/test/ids.npy").exists()  # it was at work
     assert written() == before
     featurize.main()

@@ -2,16 +2,12 @@
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import LABELS, ROOT, made_up_tweets, set_param
+from conftest import LABELS, kill_stage, made_up_tweets, set_param
 
 from stages import fetch, prepare
 from tweets import pieces
@@ -372,14 +368,7 @@ def test_killed_halfway_it_leaves_the_old_outputs(workspace: Path, monkeypatch: 
     outputs = ("data/prepared", "plots", "metrics")
     before = bytes_of(*outputs)
     set_param(workspace, "prepare.clean.punctuation", True)
-    code = (
-        "import os, signal; from stages import prepare\n"
-        "def kill(*_):\n os.kill(os.getpid(), signal.SIGKILL)\n"
-        "prepare.hash_of_ids = kill\nprepare.main()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_stage("prepare", at="hash_of_ids")
     assert list(Path("data/.prepared.new").glob("tmp*/0.feather"))  # it was at work
     assert bytes_of(*outputs) == before
     prepare.main()

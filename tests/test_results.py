@@ -25,8 +25,13 @@ def test_the_baseline_is_no_straw_man(report: Any) -> None:
 
 def test_the_transformer_beats_the_baseline_clearly(report: Any) -> None:
     [found] = [found for found in report["transformer_minus_baseline"] if found["score"] == "macro_f1"]
-    assert found["difference"] >= 0.04
+    assert found["difference"] >= 0.05
     assert found["interval"][0] > 0
+
+
+def test_the_probabilities_are_calibrated(report: Any) -> None:
+    [transformer, _] = report["models"]
+    assert transformer["calibration_error"] <= 0.03
 
 
 def test_the_scored_rows_are_the_prepared_ones(report: Any) -> None:
