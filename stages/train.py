@@ -242,10 +242,10 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
         attn_implementation="eager" if device == "cpu" else "sdpa",
     )
     classifier.get_input_embeddings().requires_grad_(not settings.freeze_embeddings)
-    pooler = getattr(classifier.base_model, "pooler", None)
+    pooler = getattr(getattr(classifier.base_model, "pooler", None), "dense", None)
     if settings.reset_pooler and pooler is not None:
-        torch.nn.init.eye_(pooler.dense.weight)
-        torch.nn.init.zeros_(pooler.dense.bias)
+        torch.nn.init.eye_(pooler.weight)
+        torch.nn.init.zeros_(pooler.bias)
     return classifier
 
 
