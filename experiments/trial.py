@@ -51,6 +51,7 @@ class Idea:
     confidence_power: float = 0.0
     class_power: float = 0.0  # weights of the classes: frequency ** -power
     rdrop: float = 0.0  # weight of the divergence between two passes (arXiv:2106.14448)
+    follow: float = 0.0  # weight of the divergence from a second pass, which is undisturbed and has no gradient
     mask: float = 0.0  # share of the tokens replaced by [MASK] in training
     drop: float = 0.0  # share of the tokens left out in training
     memory: float = 0.0  # weight of the last epoch's prediction in the target, at the end (arXiv:2006.12000)
@@ -205,14 +206,15 @@ def run(idea: Idea) -> dict[str, Any]:  # noqa: PLR0915
         for start in range(0, len(rows_of_epoch), idea.batch_size):
             clock = time.process_time()
             rows = rows_of_epoch[start : start + idea.batch_size]
-            ids, mask = map(torch.from_numpy, disturbed(idea, *split["train"].padded(rows, 0), rng))
+            clean = split["train"].padded(rows, 0)
+            views = [map(torch.from_numpy, disturbed(idea, *clean, rng)) for _ in range(2 if idea.rdrop else 1)]
             wanted = (1 - trust) * target[rows] + trust * remembered[rows]
             mix = None
             if idea.mixup:
                 share = float(rng.beta(idea.mixup, idea.mixup))
                 mix = share, torch.from_numpy(rng.permutation(len(rows)))
                 wanted = share * wanted + (1 - share) * wanted[mix[1]]
-            passes = [forward(model, idea, ids, mask, mix).log_softmax(-1) for _ in range(2 if idea.rdrop else 1)]
+            passes = [forward(model, idea, *view, mix).log_softmax(-1) for view in views]
             remembered[rows] = passes[0].detach().exp()
             if idea.bootstrap:
                 wanted = (1 - idea.bootstrap) * wanted + idea.bootstrap * remembered[rows]
@@ -221,6 +223,12 @@ def run(idea: Idea) -> dict[str, Any]:  # noqa: PLR0915
                 one, other = passes
                 both = (kl_div(a, b, log_target=True, reduction="batchmean") for a, b in ((one, other), (other, one)))
                 loss = loss + idea.rdrop * sum(both) / 2
+            if idea.follow:
+                model.eval()
+                with torch.no_grad():
+                    calm = forward(model, idea, *map(torch.from_numpy, clean)).log_softmax(-1)
+                model.train()
+                loss = loss + idea.follow * kl_div(passes[0], calm, log_target=True, reduction="batchmean")
             loss.backward()  # type: ignore[union-attr]
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             adam.step()
