@@ -54,6 +54,7 @@ class Idea:
     follow: float = 0.0  # weight of the divergence from a second pass, which is undisturbed and has no gradient
     mask: float = 0.0  # share of the tokens replaced by [MASK] in training
     drop: float = 0.0  # share of the tokens left out in training
+    hide: float = 0.0  # share of the tokens that the others do not see in training
     memory: float = 0.0  # weight of the last epoch's prediction in the target, at the end (arXiv:2006.12000)
     bootstrap: float = 0.0  # weight of the present prediction in the target (arXiv:1412.6596)
     mixup: float = 0.0  # alpha of the Beta distribution by which pooled tweets and their targets are mixed
@@ -157,6 +158,8 @@ def disturbed(idea: Idea, ids: np.ndarray, mask: np.ndarray, rng: np.random.Gene
         order = np.argsort(~keep, axis=1, kind="stable")[:, : keep.sum(1).max()]
         ids, mask = np.take_along_axis(ids, order, 1), np.take_along_axis(keep.astype(mask.dtype), order, 1)
         ids = ids * mask
+    if idea.hide:
+        mask = np.where(words & (rng.random(ids.shape) < idea.hide), 0, mask)
     return ids, mask
 
 
