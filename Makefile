@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train data predict dvc experiments pull
+BENCHMARKS := train tricks profile data predict dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model

@@ -2,8 +2,8 @@
 
     python -m benchmarks.train
 
-Run it where `dvc repro` or `dvc pull` has made data/features. Every way trains the same model for one epoch on the same
-tweets, which are tokenised already, and by turns:
+Run it where `dvc repro` or `dvc pull` has made data/features. Every way trains the same model for STEPS batches of real
+tweets, which are tokenised already, in each round, and by turns:
 
 - this project: stages/train.py with params.yaml;
 - Trainer as documented: the settings of transformers' guide to text classification (float32, each batch padded to its
@@ -53,6 +53,8 @@ TUNED = "Trainer, tuned, batches of"
 TARGET = 0.78
 EVALUATIONS = 20  # on the way to it
 SIZES = (16, 32, 64)
+DOCUMENTED_BATCH = 16
+LONG = 128  # tokens
 SIDE = 2048  # of the square matrices whose product is the peak
 
 
@@ -116,8 +118,8 @@ def theirs(work: Work, folder: Path, switches: dict[str, Any], pad_to: int | Non
         for name, encoded in work.split.items()
     }
     documented = {
-        "per_device_train_batch_size": 16,
-        "per_device_eval_batch_size": 16,
+        "per_device_train_batch_size": DOCUMENTED_BATCH,
+        "per_device_eval_batch_size": DOCUMENTED_BATCH,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
         "num_train_epochs": 1,
@@ -146,22 +148,35 @@ def tuned(batch_size: int) -> dict[str, Any]:
     }
 
 
-def timed(trainer: Trainer, target: float = 2.0) -> Stopwatch:
-    """Train silently, until the validation macro-F1 is `target`."""
+def silence(trainer: Trainer) -> None:
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+
+
+def timed(trainer: Trainer, target: float = 2.0) -> Stopwatch:
+    """Train silently, until the validation macro-F1 is `target`."""
+    silence(trainer)
     watch = Stopwatch(target)
     trainer.add_callback(watch)
     trainer.train()
     return watch
 
 
-def speed(build: Callable[[Path], Trainer], rows: int) -> Callable[[], float]:
-    """Return a function that trains once and returns tweets per second."""
+def one_epoch(work: Work, folder: Path, **changes: Any) -> Trainer:
+    """Return this project's trainer for one epoch without evaluation."""
+    trainer = ours(work, folder, epochs=1, min_steps=1, evaluations=1, **changes)
+    trainer.args.eval_strategy = "no"
+    return trainer
+
+
+def speed(build: Callable[[Work, Path], Trainer], work: Work, rows: int) -> Callable[[], float]:
+    """Return a function that trains once on so many tweets and returns tweets per second."""
+    work = dataclasses.replace(work, split={**work.split, TRAIN: part(work.split[TRAIN], rows)})
+    rows = len(work.split[TRAIN])
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            seconds: float = timed(build(Path(folder))).seconds
+            seconds: float = timed(build(work, Path(folder))).seconds
             return rows / seconds
 
     return run
@@ -180,12 +195,12 @@ def peak(device: str) -> float:
     return 2 * SIDE**3 / statistics.median(seconds)
 
 
-def flop_per_tweet(work: Work) -> float:
-    """Return 6 FLOP per real token and parameter that is not an embedding, times the mean number of tokens."""
+def flop_per_tweet(work: Work, rows: int) -> float:
+    """Return 6 FLOP per parameter that is not an embedding and real token, of which so many tweets have a mean each."""
     built = train.build_model(work.features, work.settings, "cpu")
     embeddings = sum(parameter.numel() for name, parameter in built.named_parameters() if "embeddings" in name)
     parameters = sum(parameter.numel() for parameter in built.parameters()) - embeddings
-    return float(6 * parameters * work.split[TRAIN].lengths.mean())
+    return float(6 * parameters * part(work.split[TRAIN], rows).lengths.mean())
 
 
 def time_to_target(build: Callable[[Path], Trainer]) -> dict[str, Any]:
@@ -212,44 +227,39 @@ def waiting(work: Work, fastest: int) -> dict[str, dict[str, Any]]:
     return {name: time_to_target(build) for name, build in ways.items()}
 
 
-def measure(work: Work, rounds: int) -> dict[str, list[float]]:
+def measure(work: Work, steps: int, rounds: int) -> dict[str, list[float]]:
     """Return the tweets per second of all ways, and the machine's peak, in each round."""
-    rows = len(work.split[TRAIN])
-    once = {"epochs": 1, "min_steps": 1, "evaluations": 1}
-
-    def our_trainer(folder: Path) -> Trainer:
-        trainer = ours(work, folder, **once)
-        trainer.args.eval_strategy = "no"
-        return trainer
-
-    ways: dict[str, Callable[[], float]] = {PEAK: lambda: peak(work.device), OURS: speed(our_trainer, rows)}
+    documented = steps * DOCUMENTED_BATCH
+    ways: dict[str, Callable[[], float]] = {
+        PEAK: lambda: peak(work.device),
+        OURS: speed(one_epoch, work, steps * work.settings.batch_size),
+    }
     for size in SIZES:
-        ways[f"{TUNED} {size}"] = speed(functools.partial(theirs, work, switches=tuned(size)), rows)
-    ways[DOCUMENTED] = speed(functools.partial(theirs, work, switches={}), rows)
-    ways[PADDED] = speed(functools.partial(theirs, work, switches={}, pad_to=128), rows)
+        ways[f"{TUNED} {size}"] = speed(functools.partial(theirs, switches=tuned(size)), work, steps * size)
+    ways[DOCUMENTED] = speed(functools.partial(theirs, switches={}), work, documented)
+    ways[PADDED] = speed(functools.partial(theirs, switches={}, pad_to=LONG), work, documented)
     return turns.by_turns(ways, rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--tweets", type=int, default=1280, help="of an epoch whose time is taken")
+    parser.add_argument("--steps", type=int, default=100, help="of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     settings = params.load("train", train.Train)
     features = files.read_json(train.FEATURES / "features.json")
-    whole = {name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)}
+    split = {name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)}
     device = model.choose_device(settings.device)
-    work = Work(
-        settings=settings, features=features, split={**whole, TRAIN: part(whole[TRAIN], options.tweets)}, device=device
-    )
+    work = Work(settings=settings, features=features, split=split, device=device)
     with model.threads(settings.threads):
-        found = measure(work, options.rounds)
+        found = measure(work, options.steps, options.rounds)
         peaks = found.pop(PEAK)
-        share = [speed * flop_per_tweet(work) / peak for speed, peak in zip(found[OURS], peaks, strict=True)]
+        flop = flop_per_tweet(work, options.steps * settings.batch_size)
+        share = [speed * flop / peak for speed, peak in zip(found[OURS], peaks, strict=True)]
         print(turns.table(found, ours=OURS, unit="tweets/s", higher_is_better=True))
         print(f"\nshare of the peak: {turns.Spread.of(share)} of {turns.Spread.of([p / 1e9 for p in peaks])} GFLOP/s\n")
         fastest = max(SIZES, key=lambda size: statistics.median(found[f"{TUNED} {size}"]))
-        wait = waiting(dataclasses.replace(work, split=whole), fastest)
+        wait = waiting(work, fastest)
     for name, row in wait.items():
         reached = (
             f"{row['seconds']:.0f} s, {row['steps']} steps" if row["seconds"] else f"not reached: {row['macro_f1']:.3f}"
@@ -258,7 +268,7 @@ def main() -> None:
     report = {
         "machine": machine(),
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "tweets": len(work.split[TRAIN]),
+        "steps": options.steps * options.rounds,
         "tweets_per_second": turns.summary(found, ours=OURS, higher_is_better=True),
         "peak_flops": vars(turns.Spread.of(peaks)),
         "share_of_peak": vars(turns.Spread.of(share)),

@@ -9,9 +9,10 @@ stages/train.py, so that an idea takes a line or two here; a run takes one threa
 import copy
 import dataclasses
 import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +24,55 @@ from sklearn.metrics import f1_score
 from torch.nn.functional import kl_div
 
 from stages import train
-from tweets import encode, files, params
+from tweets import encode, errors, files, params
 
 CLS, SEP, MASK = 101, 102, 103  # of the default encoder's vocabulary
 
 
-@dataclasses.dataclass(kw_only=True)
+@params.section
 class Idea:
     """What can be tried."""
 
     seed: int = 0
-    lr: float = 2e-4
+    lr: params.Number = 2e-4
     batch_size: int = 64
     epochs: int = 2
     rows: int = 0  # training tweets, drawn at random; 0: all
     features: str = "data/features"  # made with other params of prepare or featurize
-    warmup: float = 0.1
+    warmup: params.Number = 0.1
     schedule: str = "linear"  # linear | cosine | sqrt | constant
-    weight_decay: float = 0.01
-    dropout: float = 0.0
+    weight_decay: params.Number = 0.01
+    dropout: params.Number = 0.0
     freeze_embeddings: bool = True
     pooler: str = "identity"  # identity | own | mean: of the tokens' vectors, no pooler
-    layer_decay: float = 1.0  # of the learning rate, from a layer to the one below
-    head_lr: float = 1.0  # times lr
-    smooth: float = 0.0  # label smoothing
+    layer_decay: params.Number = 1.0  # of the learning rate, from a layer to the one below
+    head_lr: params.Number = 1.0  # times lr
+    smooth: params.Number = 0.0  # label smoothing
     confidence_targets: bool = False  # the rest of an annotator's confidence goes to the other classes
-    confidence_power: float = 0.0
-    class_power: float = 0.0  # weights of the classes: frequency ** -power
-    rdrop: float = 0.0  # weight of the divergence between two passes (arXiv:2106.14448)
-    follow: float = 0.0  # weight of the divergence from a second pass, which is undisturbed and has no gradient
-    mask: float = 0.0  # share of the tokens replaced by [MASK] in training
-    drop: float = 0.0  # share of the tokens left out in training
-    hide: float = 0.0  # share of the tokens that the others do not see in training
-    memory: float = 0.0  # weight of the last epoch's prediction in the target, at the end (arXiv:2006.12000)
-    bootstrap: float = 0.0  # weight of the present prediction in the target (arXiv:1412.6596)
-    mixup: float = 0.0  # alpha of the Beta distribution by which pooled tweets and their targets are mixed
+    confidence_power: params.Number = 0.0
+    class_power: params.Number = 0.0  # weights of the classes: frequency ** -power
+    rdrop: params.Number = 0.0  # weight of the divergence between two passes (arXiv:2106.14448)
+    follow: params.Number = 0.0  # weight of the divergence from a second pass, which is undisturbed and has no gradient
+    mask: params.Number = 0.0  # share of the tokens replaced by [MASK] in training
+    drop: params.Number = 0.0  # share of the tokens left out in training
+    hide: params.Number = 0.0  # share of the tokens that the others do not see in training
+    memory: params.Number = 0.0  # weight of the last epoch's prediction in the target, at the end (arXiv:2006.12000)
+    bootstrap: params.Number = 0.0  # weight of the present prediction in the target (arXiv:1412.6596)
+    mixup: params.Number = 0.0  # alpha of the Beta distribution by which pooled tweets and their targets are mixed
     teacher: str = ""  # probabilities of the training rows, .npy
-    teacher_weight: float = 0.5
+    teacher_weight: params.Number = 0.5
     weights: str = ""  # of the encoder, from further pre-training, .pt
-    ema: float = 0.99  # scores of the averaged weights come beside the others
+    ema: params.Number = 0.99  # scores of the averaged weights come beside the others
     save: str = ""  # folder for the last logits
 
 
 def parse(options: list[str]) -> Idea:
-    values = {name: yaml.safe_load(value) for name, _, value in (option.partition("=") for option in options)}
-    numbers = {field.name for field in dataclasses.fields(Idea) if isinstance(field.default, float)}
-    return Idea(**{name: float(value) if name in numbers else value for name, value in values.items()})
+    """Return the idea of options such as `lr=3e-4`. Raises UserError for one that is none, or a wrong value."""
+    pairs = [option.partition("=") for option in options]
+    return params.build(Idea, {name: yaml.safe_load(value) for name, _, value in pairs}, "experiments.trial")
 
 
-def build(idea: Idea, features: dict[str, Any]) -> torch.nn.Module:
+def build(idea: Idea, features: dict[str, Any]) -> Any:
     settings = params.load("train", train.Train)
     settings = dataclasses.replace(
         settings,
@@ -80,7 +81,9 @@ def build(idea: Idea, features: dict[str, Any]) -> torch.nn.Module:
         freeze_embeddings=idea.freeze_embeddings,
         reset_pooler=idea.pooler == "identity",
     )
-    model = train.build_model(features, settings, "cpu")
+    model: Any = train.build_model(features, settings, "cpu")
+    if idea.pooler == "mean":
+        del model.bert.encoder.layer[-1].forward  # of the first token only
     if idea.weights:
         state = {name: value for name, value in torch.load(idea.weights).items() if "pooler" not in name}
         model.load_state_dict(state, strict=False)
@@ -121,14 +124,14 @@ def optimizer(model: Any, idea: Idea) -> torch.optim.Optimizer:
 
 def schedule(idea: Idea, steps: int) -> Callable[[int], float]:
     warmup = -(-steps * idea.warmup // 1)
-    shapes = {
+    shapes: dict[str, Callable[[float], float]] = {
         "linear": lambda x: 1 - x,
-        "cosine": lambda x: 0.5 * (1 + np.cos(np.pi * x)),
+        "cosine": lambda x: 0.5 + 0.5 * math.cos(math.pi * x),
         "sqrt": lambda x: 1 - x**0.5,
         "constant": lambda _: 1.0,
     }
     shape = shapes[idea.schedule]
-    return lambda step: step / warmup if step < warmup else float(shape((step - warmup) / max(1, steps - warmup)))
+    return lambda step: step / warmup if step < warmup else shape((step - warmup) / max(1, steps - warmup))
 
 
 def targets(idea: Idea, encoded: encode.Encoded, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,77 +187,108 @@ def measured(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
-def run(idea: Idea) -> dict[str, Any]:  # noqa: PLR0915
-    features = files.read_json(Path(idea.features) / "features.json")
-    split = {name: encode.load(Path(idea.features) / name) for name in ("train", "valid")}
-    model: Any = build(idea, features)
-    classes = model.config.num_labels
-    average = copy.deepcopy(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    target, weights = targets(idea, split["train"], classes)
-    remembered = torch.zeros_like(target)
-    rng = np.random.default_rng([idea.seed, 99])
-    chosen = rng.permutation(len(target))[: idea.rows or None]
-    order = train.LengthOrder(split["train"].lengths[chosen], idea.batch_size, idea.seed)
-    per_epoch = -(-len(chosen) // idea.batch_size)
-    steps = per_epoch * idea.epochs
-    adam = optimizer(model, idea)
-    rates = torch.optim.lr_scheduler.LambdaLR(adam, schedule(idea, steps))
-    model.train()
-    seconds, step = 0.0, 0
-    for epoch in range(idea.epochs):
-        order.set_epoch(epoch)
-        rows_of_epoch = chosen[np.array(list(order))]
-        trust = idea.memory * (epoch / max(1, idea.epochs - 1))
-        for start in range(0, len(rows_of_epoch), idea.batch_size):
-            clock = time.process_time()
-            rows = rows_of_epoch[start : start + idea.batch_size]
-            clean = split["train"].padded(rows, 0)
-            views = [map(torch.from_numpy, disturbed(idea, *clean, rng)) for _ in range(2 if idea.rdrop else 1)]
-            wanted = (1 - trust) * target[rows] + trust * remembered[rows]
-            mix = None
-            if idea.mixup:
-                share = float(rng.beta(idea.mixup, idea.mixup))
-                mix = share, torch.from_numpy(rng.permutation(len(rows)))
-                wanted = share * wanted + (1 - share) * wanted[mix[1]]
-            passes = [forward(model, idea, *view, mix).log_softmax(-1) for view in views]
-            remembered[rows] = passes[0].detach().exp()
-            if idea.bootstrap:
-                wanted = (1 - idea.bootstrap) * wanted + idea.bootstrap * remembered[rows]
-            loss = sum((-(wanted * logs).sum(-1) * weights[rows]).mean() for logs in passes) / len(passes)
-            if idea.rdrop:
-                one, other = passes
-                both = (kl_div(a, b, log_target=True, reduction="batchmean") for a, b in ((one, other), (other, one)))
-                loss = loss + idea.rdrop * sum(both) / 2
-            if idea.follow:
-                model.eval()
-                with torch.no_grad():
-                    calm = forward(model, idea, *map(torch.from_numpy, clean)).log_softmax(-1)
-                model.train()
-                loss = loss + idea.follow * kl_div(passes[0], calm, log_target=True, reduction="batchmean")
-            loss.backward()  # type: ignore[union-attr]
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            adam.step()
-            rates.step()
-            adam.zero_grad()
-            step += 1
-            seconds += time.process_time() - clock
-            with torch.no_grad():
-                decay = min(idea.ema, (1 + step) / (10 + step))
-                for mean, now in zip(average.parameters(), model.parameters(), strict=True):
-                    if now.requires_grad:
-                        mean.lerp_(now, 1 - decay)
-            if step % (per_epoch // 2) == 0 or step == steps:
-                now = measured(predict(model, idea, split["valid"]), split["valid"].labels)
-                print(step, steps, round(loss.item(), 3), now, f"{seconds:.0f} s", file=sys.stderr)  # type: ignore[union-attr]
-    truth = np.asarray(split["valid"].labels)
-    logits = predict(model, idea, split["valid"])
+def loss_of(
+    idea: Idea, model: Any, clean: Any, views: list[Any], wanted: torch.Tensor, weights: torch.Tensor, mix: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of a batch, and the probabilities that the first pass gave."""
+    passes = [forward(model, idea, ids, mask, mix).log_softmax(-1) for ids, mask in views]
+    found = passes[0].detach().exp()
+    if idea.bootstrap:
+        wanted = (1 - idea.bootstrap) * wanted + idea.bootstrap * found
+    loss = torch.stack([(-(wanted * logs).sum(-1) * weights).mean() for logs in passes]).mean()
+    if idea.rdrop:
+        one, other = passes
+        both = (kl_div(a, b, log_target=True, reduction="batchmean") for a, b in ((one, other), (other, one)))
+        loss = loss + idea.rdrop * sum(both) / 2
+    if idea.follow:
+        model.eval()
+        with torch.no_grad():
+            calm = forward(model, idea, *clean).log_softmax(-1)
+        model.train()
+        loss = loss + idea.follow * kl_div(passes[0], calm, log_target=True, reduction="batchmean")
+    return loss, found
+
+
+class Training:
+    """A model that learns with an idea."""
+
+    def __init__(self, idea: Idea) -> None:
+        self.idea = idea
+        features = files.read_json(Path(idea.features) / "features.json")
+        self.split = {name: encode.load(Path(idea.features) / name) for name in ("train", "valid")}
+        self.model = build(idea, features)
+        self.average = copy.deepcopy(self.model)
+        self.rng = np.random.default_rng([idea.seed, 99])
+        self.target, self.weights = targets(idea, self.split["train"], self.model.config.num_labels)
+        self.remembered = torch.zeros_like(self.target)
+        self.chosen = self.rng.permutation(len(self.target))[: idea.rows or None]
+        self.steps = -(-len(self.chosen) // idea.batch_size) * idea.epochs
+        self.optimizer = optimizer(self.model, idea)
+        self.rates = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(idea, self.steps))
+        self.step = 0
+
+    def batches(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the weight of what is remembered, and the rows of a batch."""
+        idea = self.idea
+        order = train.LengthOrder(self.split["train"].lengths[self.chosen], idea.batch_size, idea.seed)
+        for epoch in range(idea.epochs):
+            order.set_epoch(epoch)
+            rows = self.chosen[np.array(list(order))]
+            for start in range(0, len(rows), idea.batch_size):
+                yield idea.memory * epoch / max(1, idea.epochs - 1), rows[start : start + idea.batch_size]
+
+    def learn(self, trust: float, rows: np.ndarray) -> float:
+        """Learn from a batch. Return its loss."""
+        idea, mix = self.idea, None
+        arrays = self.split["train"].padded(rows, 0)
+        clean = tuple(map(torch.from_numpy, arrays))
+        count = 2 if idea.rdrop else 1
+        views = [tuple(map(torch.from_numpy, disturbed(idea, *arrays, self.rng))) for _ in range(count)]
+        wanted = (1 - trust) * self.target[rows] + trust * self.remembered[rows]
+        if idea.mixup:
+            share = float(self.rng.beta(idea.mixup, idea.mixup))
+            mix = share, torch.from_numpy(self.rng.permutation(len(rows)))
+            wanted = share * wanted + (1 - share) * wanted[mix[1]]
+        loss, self.remembered[rows] = loss_of(idea, self.model, clean, views, wanted, self.weights[rows], mix)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
+        self.optimizer.step()
+        self.rates.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return loss.item()
+
+    def average_weights(self) -> None:
+        decay = min(self.idea.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                if now.requires_grad:
+                    mean.lerp_(now, 1 - decay)
+
+    def scores(self, model: Any) -> dict[str, float]:
+        valid = self.split["valid"]
+        return measured(predict(model, self.idea, valid), np.asarray(valid.labels))
+
+
+def run(idea: Idea) -> dict[str, Any]:
+    training = Training(idea)
+    training.model.train()
+    seconds = 0.0
+    for trust, rows in training.batches():
+        clock = time.process_time()
+        loss = training.learn(trust, rows)
+        seconds += time.process_time() - clock
+        training.average_weights()
+        if training.step % max(1, training.steps // 4) == 0:
+            scores = training.scores(training.model)
+            print(f"{training.step} of {training.steps}, loss {loss:.3f}, {scores}, {seconds:.0f} s", file=sys.stderr)
     if idea.save:
         Path(idea.save).mkdir(parents=True, exist_ok=True)
-        np.save(Path(idea.save) / f"valid-{idea.seed}.npy", logits)
-        np.save(Path(idea.save) / f"train-{idea.seed}.npy", softmax(predict(model, idea, split["train"]), axis=1))
-    averaged = measured(predict(average, idea, split["valid"]), truth)
-    return {**measured(logits, truth), "averaged": averaged, "seconds": round(seconds)}
+        for name, encoded in training.split.items():
+            probabilities = softmax(predict(training.model, idea, encoded), axis=1)
+            np.save(Path(idea.save) / f"{name}-{idea.seed}.npy", probabilities)
+    averaged = training.scores(training.average)
+    return {**training.scores(training.model), "averaged": averaged, "seconds": round(seconds)}
 
 
 def main() -> None:
@@ -269,4 +303,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run("trial", main)

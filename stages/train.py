@@ -71,7 +71,8 @@ class Train:
 class LengthOrder(torch.utils.data.Sampler[int]):
     """An order of the rows in which each run of `batch_size` has like lengths and the runs are shuffled.
 
-    It depends on the seed and the epoch alone, so that a resumed run sees the same batches.
+    It depends on the seed and the epoch alone, so that a resumed run sees the same batches. What it and the other
+    tricks gain: `python -m benchmarks.tricks`.
     """
 
     POOL = 64  # batches whose rows are sorted together
@@ -113,6 +114,7 @@ class TweetTrainer(Trainer):
         return LengthOrder(encoded.lengths, self.args.train_batch_size, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        """Evaluate from the shortest row to the longest."""
         order: list[int] = np.argsort(eval_dataset.encoded.lengths, kind="stable").tolist()
         return order
 
@@ -220,6 +222,16 @@ def arguments(settings: Train, folder: Path, rows: int, device: str) -> Training
     )
 
 
+def attention(device: str) -> str:
+    """Return the kind of attention: on a CPU matrix products beat the fused kernel."""
+    return "eager" if device == "cpu" else "sdpa"
+
+
+def freeze_word_vectors(classifier: transformers.PreTrainedModel) -> None:
+    """Leave the word vectors as they are: no gradients for a matrix of which a batch uses few rows."""
+    classifier.get_input_embeddings().requires_grad_(False)
+
+
 def build_model(features: dict[str, Any], settings: Train, device: str) -> transformers.PreTrainedModel:
     """Return the encoder with a new classification head, drawn from the seed.
 
@@ -238,10 +250,11 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
         *source,
         config=config,
         dtype=torch.float32,
-        # On a CPU plain attention is faster than the fused kernel at a tweet's length.
-        attn_implementation="eager" if device == "cpu" else "sdpa",
+        attn_implementation=attention(device),
     )
-    classifier.get_input_embeddings().requires_grad_(not settings.freeze_embeddings)
+    if settings.freeze_embeddings:
+        freeze_word_vectors(classifier)
+    model.read_first_token_only(classifier)
     pooler = getattr(getattr(classifier.base_model, "pooler", None), "dense", None)
     if settings.reset_pooler and pooler is not None:
         torch.nn.init.eye_(pooler.weight)

@@ -186,6 +186,33 @@ def workspace(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def featurized(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A workspace in which all is done that comes before training."""
+    folder = tmp_path_factory.mktemp("featurized")
+    made_up_tweets(240).to_csv(folder / "tweets.csv", index=False)
+    settings = shrunk_params(tiny_encoder, Path("tweets.csv"))
+    settings["train"]["precision"] = "fp32"
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(ROOT / "requirements.txt", folder)
+    from stages import featurize, fetch, prepare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in (fetch, prepare, featurize):
+            stage.main()
+    return folder
+
+
+@pytest.fixture
+def ready(featurized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a copy of that workspace."""
+    folder = tmp_path / "ready"
+    shutil.copytree(featurized, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 def set_param(workspace: Path, key: str, value: Any) -> None:
     """Set one param, `section.name[.name]`, in the params.yaml of a workspace."""
     path = workspace / "params.yaml"

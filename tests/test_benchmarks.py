@@ -3,15 +3,19 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run
+import torch
+from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run, set_param
 
-from benchmarks import dvc, predict, turns
-from tweets import model
+import stages.train
+from benchmarks import dvc, predict, profile, train, tricks, turns
+from tweets import encode, model
 from tweets.errors import UserError
 
 
@@ -56,6 +60,67 @@ def test_ours_is_better_by_more_than_one_where_it_is_better(higher_is_better: bo
         "| ours | 6.00 [4.00, 8.00] |  |",
         f"| theirs | 1.50 [1.00, 2.00] | {better:.2f} [{better:.2f}, {better:.2f}] |",
     ]
+
+
+# train, tricks, profile
+
+
+def report_of(benchmark: Any, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
+    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *options])
+    benchmark.main()
+    content: dict[str, Any] = json.loads(benchmark.RESULT.read_text())
+    return content
+
+
+def test_train_measures_each_way_and_the_time_to_a_score(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_param(ready, "train.device", "cpu")
+    monkeypatch.setattr(train, "LONG", 32)  # the encoder takes 64 tokens
+    monkeypatch.setattr(train, "SIDE", 64)
+    monkeypatch.setattr(train, "TARGET", 0.05)
+    report = report_of(train, monkeypatch, "--steps", "1", "--rounds", "1")
+    tuned = [f"Trainer, tuned, batches of {size}" for size in (16, 32, 64)]
+    assert list(report["tweets_per_second"]) == sorted([train.OURS, *tuned, train.DOCUMENTED, train.PADDED])
+    assert report["steps"] == 1
+    assert 0 < report["share_of_peak"]["median"] < 1
+    waits = report["time_to_macro_f1"]["ways"]
+    assert len(waits) == 2
+    assert all(way["seconds"] > 0 for way in waits.values())
+    assert "| padded to 128 |" in capsys.readouterr().out
+
+
+def test_tricks_leaves_out_one_after_the_other(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {owner: vars(owner).copy() for owner in (stages.train, stages.train.TweetTrainer, model)}
+    report = report_of(tricks, monkeypatch, "--steps", "1", "--rounds", "1")
+    assert len(report["training"]) == 9
+    assert len(report["evaluation"]) == 2
+    assert "| without the short last layer |" in capsys.readouterr().out
+    assert {owner: vars(owner).copy() for owner in before} == before  # all is put back
+
+
+def test_rows_that_are_padded_one_by_one_are_the_same(ready: Path) -> None:
+    rows = encode.load(Path("data/features/train"))
+    weights = np.linspace(0, 1, len(rows)).astype(np.float32)
+    at_once, one_by_one = (
+        kind(rows, weights, 0).__getitems__([5, 0, 7]) for kind in (stages.train.Rows, tricks.RowByRow)
+    )
+    assert at_once.keys() == one_by_one.keys()
+    for name, expected in at_once.items():
+        assert torch.equal(one_by_one[name], expected), name
+
+
+def test_profile_shows_where_the_time_goes(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_of(profile, monkeypatch, "--steps", "3")
+    names = [row["operator"] for row in report["operators"]]
+    assert "aten::addmm" in names
+    assert report["products"]["flop"] > 0
+    assert sum(row["milliseconds"] for row in report["operators"]) > report["products"]["milliseconds"] > 0
+    assert "matrix products: " in capsys.readouterr().out
 
 
 # predict

@@ -1,5 +1,6 @@
 """The model folder: written and read back, refused when damaged, and the same probabilities whatever the batches."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import LABELS, default_cleaning, made_up_tweets
+from transformers import AutoModelForSequenceClassification
 
 from tweets import model, params
 from tweets.encode import Encoded, encode
@@ -51,6 +54,52 @@ def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(untrained_model: P
     assert found.shape == (len(TEXTS), 3)
     np.testing.assert_allclose(found.sum(1), 1)
     assert np.ptp(found, axis=0).max() > 0.01  # the answers differ, so their order is tested
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_last_layer_that_reads_the_first_token_only_changes_no_logits(
+    untrained_model: Path, attention: str, dropout: float
+) -> None:
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        untrained_model,
+        attn_implementation=attention,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    ).eval()
+    short = copy.deepcopy(plain)
+    model.read_first_token_only(short)
+    short = copy.deepcopy(short)  # a copy computes with its own weights
+    inputs = model.load(untrained_model).tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    one, other = plain(**inputs).logits, short(**inputs).logits
+    assert torch.allclose(one, other, atol=1e-5)
+    assert one.std() > 0.1
+    for logits in (one, other):
+        logits.square().sum().backward()
+    of_one, of_other = ({name: p.grad for name, p in found.named_parameters()} for found in (plain, short))
+    assert of_one.keys() == of_other.keys()
+    for name, gradient in of_one.items():
+        assert torch.allclose(gradient, of_other[name], atol=1e-3 * float(gradient.abs().max()) + 1e-5), name
+
+
+def test_a_last_layer_that_reads_the_first_token_only_has_its_dropout(untrained_model: Path) -> None:
+    found = AutoModelForSequenceClassification.from_pretrained(untrained_model, attention_probs_dropout_prob=0.5)
+    model.read_first_token_only(found)
+    last = found.bert.encoder.layer[-1]
+    vectors, mask = torch.randn(2, 4, 32), torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    last.eval()
+    last.attention.self.train()
+    assert not torch.equal(last(vectors, mask), last(vectors, mask))
+    last.eval()
+    assert torch.equal(last(vectors, mask), last(vectors, mask))
+    assert last(vectors, mask).shape == (2, 1, 32)
+
+
+def test_an_encoder_that_is_not_bert_keeps_its_last_layer() -> None:
+    config = transformers.DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+    found = transformers.DistilBertForSequenceClassification(config)
+    model.read_first_token_only(found)
+    assert found.distilbert.transformer.layer[-1](torch.randn(2, 4, 16)).shape == (2, 4, 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])

@@ -17,9 +17,9 @@ import pytest
 import torch
 import transformers
 import yaml
-from conftest import LABELS, ROOT, made_up_tweets, set_param, shrunk_params
+from conftest import LABELS, ROOT, set_param
 
-from stages import featurize, fetch, prepare, train
+from stages import train
 from tweets import encode, files, params
 from tweets.errors import UserError
 
@@ -28,31 +28,6 @@ OUTPUTS = ("models/transformer", "plots/train", "metrics/train.json")
 
 class Killed(BaseException):
     """Ends a training at once, as nothing in it catches this."""
-
-
-@pytest.fixture(scope="module")
-def featurized(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A workspace in which all is done that comes before training."""
-    folder = tmp_path_factory.mktemp("featurized")
-    made_up_tweets(240).to_csv(folder / "tweets.csv", index=False)
-    settings = shrunk_params(tiny_encoder, Path("tweets.csv"))
-    settings["train"]["precision"] = "fp32"
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
-    shutil.copy(ROOT / "requirements.txt", folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in (fetch, prepare, featurize):
-            stage.main()
-    return folder
-
-
-@pytest.fixture
-def ready(featurized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a copy of that workspace."""
-    folder = tmp_path / "ready"
-    shutil.copytree(featurized, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def outputs() -> dict[str, str]:
@@ -465,3 +440,18 @@ def test_a_pooler_that_is_reset_starts_as_the_identity(tiny_encoder: Path, reset
     features = {"encoder": str(tiny_encoder), "revision": None, "labels": LABELS}
     dense = train.build_model(features, settings(reset_pooler=reset), "cpu").bert.pooler.dense
     assert torch.equal(dense.weight, torch.eye(len(dense.weight))) == reset
+
+
+def test_an_encoder_whose_pooler_is_of_another_kind_trains(tmp_path: Path) -> None:
+    config = transformers.AlbertConfig(
+        vocab_size=50,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    transformers.AlbertModel(config).save_pretrained(tmp_path)
+    features = {"encoder": str(tmp_path), "revision": None, "labels": LABELS}
+    built = train.build_model(features, settings(reset_pooler=True), "cpu")
+    assert built(torch.ones(2, 4, dtype=torch.long)).logits.shape == (2, len(LABELS))

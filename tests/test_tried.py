@@ -16,6 +16,7 @@ GROUP = {
         {"idea": "base", "kept": "yes", "runs": [{"seed": 0, "macro_f1": 0.8, "log_loss": 0.5, "seconds": 100}]},
         {
             "idea": "more",
+            "options": "lr=1e-3",
             "kept": "no",
             "runs": [
                 {"seed": 0, "macro_f1": 0.79, "log_loss": 0.4, "seconds": 250},
@@ -35,7 +36,7 @@ def test_the_table_has_means_deviations_and_the_cost_against_the_first_idea() ->
         "| idea | validation macro-F1 | log loss | seeds | cost | kept |",
         "|---|---|---|---|---|---|",
         "| base | 0.8000 | 0.5000 | 1 | 1.00 | yes |",
-        "| more | 0.8000 ± 0.0141 | 0.5000 ± 0.1414 | 2 | 2.00 | no |",
+        "| more: `lr=1e-3` | 0.8000 ± 0.0141 | 0.5000 ± 0.1414 | 2 | 2.00 | no |",
     ]
 
 

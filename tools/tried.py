@@ -26,7 +26,7 @@ def row(idea: dict[str, Any], base: dict[str, Any]) -> str:
     runs = idea["runs"]
     seconds, of_base = (statistics.mean(run["seconds"] for run in part["runs"]) for part in (idea, base))
     cells = [
-        idea["idea"],
+        f"{idea['idea']}: `{idea['options']}`" if idea.get("options") else idea["idea"],
         spread([run["macro_f1"] for run in runs]),
         spread([run["log_loss"] for run in runs]),
         str(len(runs)),

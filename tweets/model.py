@@ -4,13 +4,22 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from tweets import encoder, files, params
 from tweets.encode import Encoded, encode
@@ -68,6 +77,7 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
     cleaning = params.build(Cleaning, files.read_json(folder / CLEANING), str(folder / CLEANING))
     labels = [model.config.id2label[k] for k in range(model.config.num_labels)]
     model = model.to(device).eval()
+    read_first_token_only(model)
     if precision == "bf16" or (precision == "auto" and has_bf16(device)):
         in_bfloat16(model)
     return Classifier(
@@ -91,6 +101,40 @@ def in_bfloat16(model: PreTrainedModel) -> None:
     if model.device.type == "cpu":
         model.set_attn_implementation("eager")  # at a tweet's length faster there than the fused kernel
     model.forward = torch.autocast(model.device.type, torch.bfloat16)(model.forward)
+
+
+def read_first_token_only(model: PreTrainedModel) -> None:
+    """Let BERT's last layer compute the vector of the first token alone: the head reads no other.
+
+    The logits stay what they are, but for rounding. Gains a seventh of the matrix products in an encoder of six layers:
+    `python -m benchmarks.tricks`. Other architectures stay as they are.
+    """
+    if isinstance(model, BertForSequenceClassification):
+        layer = model.bert.encoder.layer[-1]
+        layer.forward = MethodType(_first_token, layer)
+
+
+def _first_token(layer: Any, vectors: torch.Tensor, mask: torch.Tensor | None, *_: Any, **__: Any) -> torch.Tensor:
+    """Return what the layer makes of the first token, (batch, 1, size), that sees all (batch, tokens, size)."""
+    own = layer.attention.self
+    first = vectors[:, :1]
+    query, key, value = (
+        part.view(*part.shape[:2], own.num_attention_heads, -1).transpose(1, 2)
+        for part in (own.query(first), own.key(vectors), own.value(vectors))
+    )
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(own.config._attn_implementation, eager_attention_forward)
+    seen, _weights = attend(
+        own,
+        query,
+        key,
+        value,
+        mask if mask is None else mask[:, :, :1],
+        scaling=own.scaling,
+        dropout=own.dropout.p if own.training else 0.0,
+    )
+    attended = layer.attention.output(seen.flatten(2), first)
+    result: torch.Tensor = layer.feed_forward_chunk(attended)
+    return result
 
 
 def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cleaning: dict[str, Any]) -> None:
