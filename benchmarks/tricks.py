@@ -106,7 +106,7 @@ def evaluations(work: Work) -> dict[str, Callable[[], float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tricks", description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--steps", type=int, default=60, help="of each way in a round")
+    parser.add_argument("--steps", type=int, default=40, help="of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     settings = params.load("train", train.Train)
