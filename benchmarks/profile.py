@@ -1,10 +1,11 @@
-"""Where the time of a training step goes.
+"""Where the time of a training step goes, on a CPU.
 
     python -m benchmarks.profile
 
 Run it where `dvc repro` or `dvc pull` has made data/features. PyTorch's profiler takes the time of each operator, less
-that of the operators that it calls, over STEPS steps of stages/train.py after as many to warm up. Prints a table with
-the operators that take 1 % or more, and writes benchmarks/results/profile.json.
+that of the operators that it calls, over the steps of stages/train.py after as many to warm up. A step takes longer
+with the profiler than without: the shares are a hint. Prints a table with the operators that take 1 % or more, and
+writes benchmarks/results/profile.json.
 """
 
 import argparse
@@ -18,9 +19,8 @@ from transformers import TrainerCallback
 
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, peak, timed
-from stages import train
-from tweets import encode, errors, files, model, params
-from tweets.split import TRAIN, VALID
+from tweets import errors, files, model
+from tweets.split import TRAIN
 
 RESULT = Path("benchmarks/results/profile.json")
 PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm")
@@ -82,11 +82,8 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=20)
     steps = parser.parse_args().steps
-    settings = params.load("train", train.Train)
-    split = {name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)}
-    features = files.read_json(train.FEATURES / "features.json")
-    work = Work(settings=settings, features=features, split=split, device="cpu")
-    with model.threads(settings.threads):
+    work = Work.load(device="cpu")
+    with model.threads(work.settings.threads):
         found = measure(work, steps)
         best = peak("cpu")
     total = sum(row["milliseconds"] for row in found)

@@ -87,6 +87,17 @@ class Work:
     split: dict[str, encode.Encoded]
     device: str
 
+    @classmethod
+    def load(cls, **changes: Any) -> "Work":
+        """Return the work of params.yaml, with changes to its section `train`, on data/features."""
+        settings = dataclasses.replace(params.load("train", train.Train), **changes)
+        return cls(
+            settings=settings,
+            features=files.read_json(train.FEATURES / "features.json"),
+            split={name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)},
+            device=model.choose_device(settings.device),
+        )
+
 
 def part(encoded: encode.Encoded, count: int) -> encode.Encoded:
     """Return `count` rows drawn by a fixed seed, or all where there are fewer."""
@@ -246,15 +257,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    settings = params.load("train", train.Train)
-    features = files.read_json(train.FEATURES / "features.json")
-    split = {name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)}
-    device = model.choose_device(settings.device)
-    work = Work(settings=settings, features=features, split=split, device=device)
-    with model.threads(settings.threads):
+    work = Work.load()
+    with model.threads(work.settings.threads):
         found = measure(work, options.steps, options.rounds)
         peaks = found.pop(PEAK)
-        flop = flop_per_tweet(work, options.steps * settings.batch_size)
+        flop = flop_per_tweet(work, options.steps * work.settings.batch_size)
         share = [speed * flop / peak for speed, peak in zip(found[OURS], peaks, strict=True)]
         print(turns.table(found, ours=OURS, unit="tweets/s", higher_is_better=True))
         print(f"\nshare of the peak: {turns.Spread.of(share)} of {turns.Spread.of([p / 1e9 for p in peaks])} GFLOP/s\n")
@@ -267,7 +274,7 @@ def main() -> None:
         print(f"validation macro-F1 {TARGET}, {name}: {reached}")
     report = {
         "machine": machine(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "device": torch.cuda.get_device_name() if work.device == "cuda" else work.device,
         "steps": options.steps * options.rounds,
         "tweets_per_second": turns.summary(found, ours=OURS, higher_is_better=True),
         "peak_flops": vars(turns.Spread.of(peaks)),

@@ -25,8 +25,8 @@ from benchmarks import turns
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, silence, speed
 from stages import train
-from tweets import encode, errors, files, model, params
-from tweets.split import TRAIN, VALID
+from tweets import errors, files, model
+from tweets.split import VALID
 
 RESULT = Path("benchmarks/results/tricks.json")
 ALL = "all of them"
@@ -109,11 +109,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    settings = params.load("train", train.Train)
-    split = {name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)}
-    features = files.read_json(train.FEATURES / "features.json")
-    work = Work(settings=settings, features=features, split=split, device=model.choose_device(settings.device))
-    with model.threads(settings.threads):
+    work = Work.load()
+    with model.threads(work.settings.threads):
         found = {
             "training": turns.by_turns(trainings(work, options.steps), options.rounds),
             "evaluation": turns.by_turns(evaluations(work), options.rounds),

@@ -24,7 +24,7 @@ from sklearn.metrics import f1_score
 from torch.nn.functional import kl_div
 
 from stages import train
-from tweets import encode, errors, files, params
+from tweets import encode, errors, files, model, params
 
 CLS, SEP, MASK = 101, 102, 103  # of the default encoder's vocabulary
 
@@ -292,14 +292,14 @@ def run(idea: Idea) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     idea = parse(sys.argv[1:])
     changed = {
         field.name: getattr(idea, field.name)
         for field in dataclasses.fields(Idea)
         if getattr(idea, field.name) != field.default and field.name not in {"seed", "save"}
     }
-    print(json.dumps({"options": changed, "seed": idea.seed, **run(idea)}))
+    with model.threads(1):
+        print(json.dumps({"options": changed, "seed": idea.seed, **run(idea)}))
 
 
 if __name__ == "__main__":
