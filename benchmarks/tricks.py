@@ -19,7 +19,6 @@ from unittest import mock
 
 import torch
 from transformers import Trainer
-from transformers.training_args import OptimizerNames
 
 from benchmarks import turns
 from benchmarks.machine import machine
@@ -33,29 +32,8 @@ ALL = "all of them"
 EVALUATED = 1024  # tweets
 
 
-class RowByRow(train.Rows):
-    """Rows that become tensors one by one and are then padded."""
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        rows = [torch.tensor(self.encoded.row(index), dtype=torch.long) for index in indices]
-        pad = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
-        return {
-            "input_ids": pad(rows, padding_value=self.pad),
-            "attention_mask": pad([torch.ones_like(row) for row in rows]),
-            "labels": torch.stack([torch.tensor(self.encoded.labels[index]) for index in indices]),
-            "weights": torch.stack([torch.tensor(self.weights[index]) for index in indices]),
-        }
-
-
 def random_order(trainer: Trainer, _: Any = None) -> torch.utils.data.Sampler[int]:
     return torch.utils.data.RandomSampler(trainer.train_dataset)
-
-
-def plain_adamw(work: Work, folder: Path) -> Trainer:
-    """Return this project's trainer with an optimizer that goes from one parameter to the next."""
-    trainer = one_epoch(work, folder)
-    trainer.args.optim, trainer.args.optim_args = OptimizerNames.ADAMW_TORCH, "foreach=False,fused=False"
-    return trainer
 
 
 def left_out(owner: Any, name: str, instead: Any, way: Callable[[], float]) -> Callable[[], float]:
@@ -79,13 +57,11 @@ def trainings(work: Work, steps: int) -> dict[str, Callable[[], float]]:
     return {
         ALL: whole,
         "without batches of like lengths": left_out(train.TweetTrainer, "_get_train_sampler", random_order, whole),
-        "without making a batch at once": left_out(train, "Rows", RowByRow, whole),
         "without bfloat16": changed(precision="fp32"),
         "without plain attention": left_out(train, "attention", lambda _: "sdpa", whole),
         "without the short last layer": left_out(model, "read_first_token_only", lambda _: None, whole),
         "without frozen word vectors": changed(freeze_embeddings=False),
         "with dropout 0.1": changed(dropout=0.1),
-        "without fused AdamW": speed(plain_adamw, work, rows),
     }
 
 

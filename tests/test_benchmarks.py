@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run, set_param
 
 import stages.train
 from benchmarks import dvc, predict, profile, train, tricks, turns
-from tweets import encode, model
+from tweets import model
 from tweets.errors import UserError
 
 
@@ -95,21 +94,10 @@ def test_tricks_leaves_out_one_after_the_other(
 ) -> None:
     before = {owner: vars(owner).copy() for owner in (stages.train, stages.train.TweetTrainer, model)}
     report = report_of(tricks, monkeypatch, "--steps", "1", "--rounds", "1")
-    assert len(report["training"]) == 9
+    assert len(report["training"]) == 7
     assert len(report["evaluation"]) == 2
     assert "| without the short last layer |" in capsys.readouterr().out
     assert {owner: vars(owner).copy() for owner in before} == before  # all is put back
-
-
-def test_rows_that_are_padded_one_by_one_are_the_same(ready: Path) -> None:
-    rows = encode.load(Path("data/features/train"))
-    weights = np.linspace(0, 1, len(rows)).astype(np.float32)
-    at_once, one_by_one = (
-        kind(rows, weights, 0).__getitems__([5, 0, 7]) for kind in (stages.train.Rows, tricks.RowByRow)
-    )
-    assert at_once.keys() == one_by_one.keys()
-    for name, expected in at_once.items():
-        assert torch.equal(one_by_one[name], expected), name
 
 
 def test_profile_shows_where_the_time_goes(

@@ -106,8 +106,8 @@ def in_bfloat16(model: PreTrainedModel) -> None:
 def read_first_token_only(model: PreTrainedModel) -> None:
     """Let BERT's last layer compute the vector of the first token alone: the head reads no other.
 
-    The logits stay what they are, but for rounding. Gains a seventh of the matrix products in an encoder of six layers:
-    `python -m benchmarks.tricks`. Other architectures stay as they are.
+    The logits stay what they are, but for rounding. Saves a seventh of the matrix products in an encoder of six layers,
+    and training is 1.0 to 1.2 times as fast: `python -m benchmarks.tricks`. Other architectures stay as they are.
     """
     if isinstance(model, BertForSequenceClassification):
         layer = model.bert.encoder.layer[-1]
