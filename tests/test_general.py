@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import ENVIRONMENT, commit, made_up_tweets, run, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, made_up_tweets, run, wait_for
 
 from benchmarks import datasets, general
 from tweets import duplicates
@@ -239,3 +239,16 @@ def test_the_table_and_the_file_of_all_sets(
     row = "| tiny | as made up | 2 | 1,011, 2,002 | 4.5 | 0.500 [0.400, 0.600] | 0.250 [0.200, 0.300] "
     assert capsys.readouterr().out.splitlines()[-1] == f"{row}| +0.250 [+0.200, +0.300] | 1,234 | 56 |"
     assert json.loads(general.RESULT.read_text())["sets"] == [done]
+
+
+def test_readme_shows_the_table_of_the_committed_file() -> None:
+    found = json.loads((ROOT / general.RESULT).read_text())["sets"]
+    readme = (ROOT / "README.md").read_text()
+    assert general.table(found) in readme
+    [revision] = {one["commit"] for one in found}
+    assert f"commit {revision[:7]}:" in readme
+
+
+def test_the_defaults_beat_the_baseline_on_four_sets_or_more() -> None:
+    found = json.loads((ROOT / general.RESULT).read_text())["sets"]
+    assert sum(one["transformer_minus_baseline"]["interval"][0] > 0 for one in found) >= 4
