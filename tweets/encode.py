@@ -9,13 +9,22 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import compute
+from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tweets.errors import UserError
 
-CHUNK = 1024  # texts tokenised in one call; more are slower
+CHUNK = 1024  # texts tokenised in one call; more are slower, but
+CHUNK_OF_WORDS = 8192  # where each word is tokenised once, more are faster
+WORDS = 256  # words that make a text where each is tokenised once
 DTYPES = {"ids": "<i4", "offsets": "<i8", "labels": "<i8", "confidence": "<f4"}
+
+Tokens = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +64,78 @@ def encode(
 
     Special tokens are added and longer texts cut to `max_length` tokens.
     """
-    parts, lengths = [], [0]
-    for start in tqdm(range(0, len(texts), CHUNK), desc=f"tokenise {name}", disable=len(texts) <= 8 * CHUNK):
-        rows = _tokens(tokenizer, list(texts[start : start + CHUNK]), max_length)
-        lengths.extend(map(len, rows))
-        parts.append(np.fromiter(chain.from_iterable(rows), np.int32))
-    return np.concatenate(parts), np.cumsum(lengths, dtype=np.int64)
+    tokenise, size = (_by_word, CHUNK_OF_WORDS) if _spaces_part_tokens(tokenizer) else (_by_text, CHUNK)
+    starts = tqdm(range(0, len(texts), size), desc=f"tokenise {name}", disable=len(texts) <= CHUNK_OF_WORDS)
+    parts = [tokenise(tokenizer, texts[start : start + size], max_length) for start in starts]
+    ids, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return ids, np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
+def _by_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Tokens:
+    """Return the tokens of the texts one after the other, and how many each text has."""
     options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-    if not tokenizer.is_fast:
-        return tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
-    tokenizer("", **options)  # sets truncation in the part written in Rust, which by itself takes half the time
-    return [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+    if tokenizer.is_fast:
+        tokenizer("", **options)  # sets truncation in the part written in Rust, which by itself takes half the time
+        rows = [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+    else:
+        rows = tokenizer(texts, **options)["input_ids"]
+    return np.fromiter(chain.from_iterable(rows), np.int32), np.fromiter(map(len, rows), np.int64)
+
+
+def _spaces_part_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a text has the tokens of what its spaces part, one after the other, as it has with BERT."""
+    return (
+        tokenizer.is_fast
+        and isinstance(tokenizer.backend_tokenizer.normalizer, BertNormalizer)
+        and isinstance(tokenizer.backend_tokenizer.pre_tokenizer, BertPreTokenizer)
+        and not any(" " in token for token in tokenizer.get_added_vocab())
+        and tokenizer.truncation_side == "right"
+    )
+
+
+def _by_word(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Tokens:
+    """Do what `_by_text` does in a third of the time: a word that many texts hold is tokenised once."""
+    tokenizer("")  # neither truncation nor padding, whatever was set before
+    parted = compute.split_pattern(pa.array(texts, pa.string()), " ")
+    words = parted.flatten().dictionary_encode()
+    ids, starts = _tokens_of_words(tokenizer.backend_tokenizer, words.dictionary.to_pylist())
+    counts = np.diff(starts)
+    number = words.indices.to_numpy()
+    tokens = ids[_runs(starts[number], counts[number])]
+
+    begin, end = _around(tokenizer.backend_tokenizer)
+    cuts = np.cumsum([0, *counts[number]])[parted.offsets.to_numpy()]  # (N + 1,) where the texts begin in `tokens`
+    kept = np.minimum(np.diff(cuts), max_length - len(begin) - len(end))
+    lengths = kept + len(begin) + len(end)
+    ends = np.cumsum(lengths)
+    whole = np.empty(lengths.sum(), np.int32)
+    whole[_runs(ends - lengths + len(begin), kept)] = tokens[_runs(cuts[:-1], kept)]
+    whole[(ends - lengths)[:, None] + np.arange(len(begin))] = begin
+    whole[ends[:, None] - np.arange(len(end), 0, -1)] = end
+    return whole, lengths
+
+
+def _tokens_of_words(backend: Tokenizer, words: list[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return the tokens of the words one after the other, and where each word starts and the last ends."""
+    texts = [words[start : start + WORDS] for start in range(0, len(words), WORDS)]
+    encoded = backend.encode_batch(texts, is_pretokenized=True, add_special_tokens=False)
+    ids = [np.array(text.ids, np.int32) for text in encoded]
+    owners = [np.array(text.word_ids, np.int64) + number * WORDS for number, text in enumerate(encoded)]
+    return np.concatenate(ids), np.searchsorted(np.concatenate(owners), np.arange(len(words) + 1))
+
+
+def _runs(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the numbers that follow each start, as many as its length: for 3 and 7, 2 and 1 these are 3, 4 and 7."""
+    ends = np.cumsum(lengths)
+    numbers: npt.NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(starts - ends + lengths, lengths)
+    return numbers
+
+
+def _around(backend: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the special tokens before and after those of a text."""
+    bare, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
 
 
 def save(folder: Path, parts: Iterable[Encoded]) -> None:
