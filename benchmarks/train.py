@@ -207,7 +207,10 @@ def peak(device: str) -> float:
 
 
 def flop_per_tweet(work: Work, rows: int) -> float:
-    """Return 6 FLOP per parameter that is not an embedding and real token, of which so many tweets have a mean each."""
+    """Return 6 FLOP for each parameter that is not an embedding and each real token of a tweet, the mean of the rows.
+
+    That counts the last layer in full, though `read_first_token_only` skips most of it.
+    """
     built = train.build_model(work.features, work.settings, "cpu")
     embeddings = sum(parameter.numel() for name, parameter in built.named_parameters() if "embeddings" in name)
     parameters = sum(parameter.numel() for parameter in built.parameters()) - embeddings

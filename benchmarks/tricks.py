@@ -3,8 +3,8 @@
     python -m benchmarks.tricks
 
 Run it where `dvc repro` or `dvc pull` has made data/features. Every way trains STEPS batches of real tweets in each
-round, by turns. For the order of the validation split it is evaluations of tweets that are timed. Prints two tables and
-writes benchmarks/results/tricks.json.
+round, by turns. The order of the validation split shows in evaluations, which have a table of their own. Prints both
+tables and writes benchmarks/results/tricks.json.
 """
 
 import argparse

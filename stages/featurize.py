@@ -45,7 +45,7 @@ def featurize(
     """Yield the arrays of the rows of a split, piece by piece."""
     for batch in pieces.read(path, ["text", "label", "confidence"]):
         rows = batch.to_pandas()
-        ids, offsets = encode.encode(tokenizer, rows["text"].tolist(), max_length, name=path.stem)
+        ids, offsets = encode.encode(tokenizer, rows["text"].tolist(), max_length)
         yield encode.Encoded(
             ids=ids,
             offsets=offsets,

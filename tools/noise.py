@@ -67,7 +67,7 @@ def read_copies(labels: list[str]) -> pd.DataFrame:
 def judge_all(rows: dict[str, pd.DataFrame], labels: list[str]) -> list[label_issues.Judged]:
     """Return the judged tweets of each model. The test rows get the columns transformer, baseline and flagged."""
     settings = params.load("evaluate", Evaluate)
-    classifier = model.load(Path("models/transformer"), model.choose_device(settings.device))
+    classifier = model.load(Path("models/transformer"), model.choose_device(settings.device), "fp32")
     base = tfidf.load(Path("models/baseline"))
     for folder, known in (("models/transformer", classifier.labels), ("models/baseline", base.labels)):
         if known != labels:

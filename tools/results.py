@@ -1,4 +1,4 @@
-"""Print the README's table of results from metrics/.
+"""Print the README's tables: the results from metrics/, the speeds from benchmarks/results/.
 
 python -m tools.results
 """
@@ -6,8 +6,11 @@ python -m tools.results
 from pathlib import Path
 from typing import Any
 
+from benchmarks import turns
+from tools.repository import git
 from tweets import errors, files
 
+BENCHMARKS = Path("benchmarks/results")
 SCORES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "macro_recall": "macro-recall"}
 
 
@@ -48,9 +51,49 @@ def with_interval(value: float, interval: list[float], sign: str = "") -> str:
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
+def commit() -> str:
+    """Return the sentence that names the commit of the last full reproduction, the last to change dvc.lock."""
+    return f"From the code of commit {git('log', '-1', '--format=%h', '--', 'dvc.lock')}, by `dvc repro`."
+
+
+def speeds(ways: dict[str, Any], unit: str) -> str:
+    """Return a Markdown table of what a benchmark measured, the fastest way first: medians [lowest, highest]."""
+    runs = {way: ways[way]["runs"] for way in sorted(ways, key=lambda way: -ways[way]["median"])}
+    return turns.table(runs, ours=next(iter(runs)), unit=unit, higher_is_better=True)
+
+
+def data_speeds(sizes: list[dict[str, Any]]) -> str:
+    """Return a Markdown table of what benchmarks.data measured: of each size the speeds and the most memory."""
+    titles = [
+        "rows",
+        "in pieces, rows/s",
+        "row by row, rows/s",
+        "in pieces is better by",
+        "memory: in pieces",
+        "row by row",
+    ]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for size in sizes:
+        ways = size["rows_a_second"]["prepare and featurize"]
+        ours, other = (ways[way]["runs"] if way in ways else [] for way in ("in pieces", "row by row"))
+        rates = [str(turns.Spread.of(runs)) if runs else "" for runs in (ours, other)]
+        better = str(turns.ratio(ours, other)) if other else ""
+        most = [
+            max((value for name, value in size["megabytes"].items() if name.endswith(way)), default=0) / 1000
+            for way in ("in pieces", "row by row")
+        ]
+        memory = [f"{gigabytes:.1f} GB" if gigabytes else "" for gigabytes in most]
+        lines.append(f"| {size['rows']:,} | {' | '.join([*rates, better, *memory])} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     report = files.read_json(Path("metrics/evaluate.json"))
-    print(f"{table(report)}\n\n{explanation(report)}")
+    train, predict, data = (files.read_json(BENCHMARKS / f"{name}.json") for name in ("train", "predict", "data"))
+    parts = [table(report), explanation(report), commit()]
+    parts += [speeds(train["tweets_per_second"], "training, tweets/s")]
+    parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s"), data_speeds(data["sizes"])]
+    print("\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Classifier:
         """Return the probabilities of the labels for raw tweets, (N, K)."""
         if not texts:
             return np.empty((0, len(self.labels)))
-        ids, offsets = encode(self.tokenizer, clean(texts, self.cleaning), self.max_length, name="texts")
+        ids, offsets = encode(self.tokenizer, clean(texts, self.cleaning), self.max_length)
         rows = len(texts)
         encoded = Encoded(
             ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.zeros(rows, np.float32)
@@ -92,7 +92,7 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
 def in_bfloat16(model: PreTrainedModel) -> None:
     """Let the model multiply matrices in bfloat16; norms, the softmax of attention and sums over layers stay float32.
 
-    Three times as fast as float32 on a CPU with AVX-512 BF16, and probabilities move by about 0.01 at most: see
+    2.7 times as fast as float32 on a CPU with AVX-512 BF16, and probabilities move by about 0.01 at most: see
     `python -m benchmarks.predict`.
     """
     for layer in model.modules():

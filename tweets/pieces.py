@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from tweets.errors import UserError, one_line
 
-PIECE = 8192  # rows read at once
+PIECE = 4096  # rows read at once
+FIRST = 512  # rows of the first piece, during which the other processes have not begun
 ROW_GROUP = 65_536  # rows of a Parquet file's group, which is in memory before it is written
 
 T = TypeVar("T")
@@ -30,14 +31,21 @@ R = TypeVar("R")
 
 
 def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a Parquet file, up to PIECE at once. Raises UserError when it is missing or damaged."""
+    """Yield the rows of a Parquet file, FIRST of them and then up to PIECE at once.
+
+    Raises UserError when it is missing or damaged.
+    """
     try:
         with parquet.ParquetFile(path) as file:
             rows = file.metadata.num_rows
             with tqdm(total=rows, desc=path.name, unit="row", unit_scale=True, disable=rows <= PIECE) as progress:
+                cut = FIRST
                 for batch in file.iter_batches(PIECE, columns=columns):
-                    yield batch
-                    progress.update(len(batch))
+                    for part in (batch[:cut], batch[cut:]):
+                        if len(part):
+                            yield part
+                            progress.update(len(part))
+                    cut = 0
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
     except (OSError, ValueError) as error:
