@@ -39,7 +39,7 @@ plots: setup ## write dvc_plots/index.html, which opens without a network
 
 experiments: setup ## the experiments of this commit: scores, and the params in which they differ
 	$(IN_VENV) dvc exp show --no-pager --only-changed --sort-by valid.macro_f1 --sort-order desc \
-	  --drop '(?!Experiment$$|valid.macro_f1$$|macro_f1$$|(fetch|prepare|featurize|baseline|train|evaluate)\.)' --keep '(valid.)?macro_f1$$'
+	  --drop '(?!Experiment$$|valid.macro_f1$$|macro_f1$$|(fetch|prepare|featurize|baseline|train|evaluate|export)\.)' --keep '(valid.)?macro_f1$$'
 
 push pull: setup ## to and from the default remote, with the run cache
 	$(IN_VENV) python -m tools.remote $@

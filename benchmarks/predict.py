@@ -20,7 +20,7 @@ import transformers
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, files, model
+from tweets import errors, files, model, tables
 from tweets.errors import UserError
 from tweets.text import clean
 
@@ -102,7 +102,7 @@ def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[fl
 
 
 def main() -> None:
-    texts = files.read_parquet(TWEETS)["raw"].tolist()
+    texts = tables.read_parquet(TWEETS)["raw"].tolist()
     with model.threads(THREADS):
         labelling = ways()
         rates, answers = batches(labelling, texts[:COUNT])

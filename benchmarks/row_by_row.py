@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from stages.featurize import Featurize
 from stages.prepare import COLUMNS, Prepare
-from tweets import duplicates, encoder, files, params, repair
+from tweets import duplicates, encoder, files, params, repair, tables
 from tweets.split import SPLITS, TEST, TRAIN, VALID
 from tweets.text import Cleaning, clean
 
@@ -82,7 +82,7 @@ def deal(groups: list[list[Row]], settings: Prepare) -> None:
 
 def prepare() -> None:
     settings = params.load("prepare", Prepare)
-    rows: list[Any] = files.read_parquet(Path("data/raw/rows.parquet")).to_dict("records")
+    rows: list[Any] = tables.read_parquet(Path("data/raw/rows.parquet")).to_dict("records")
     for number, row in enumerate(rows):
         [row["raw"]] = repair.repair([row["text"]])
         row["key"] = duplicates.key(row["raw"])
@@ -108,7 +108,7 @@ def featurize() -> None:
     for name in SPLITS:
         ids: list[int] = []
         offsets, numbers = [0], []
-        rows = files.read_parquet(Path(f"data/prepared/{name}.parquet"))
+        rows = tables.read_parquet(Path(f"data/prepared/{name}.parquet"))
         for text, label in zip(rows["text"], rows["label"], strict=True):
             ids.extend(backend.encode(text).ids)
             offsets.append(len(ids))

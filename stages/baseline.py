@@ -15,7 +15,7 @@ from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from tweets import environment, errors, files, metrics, orphan, params, tfidf
+from tweets import environment, errors, files, metrics, orphan, params, tables, tfidf
 from tweets.errors import UserError, one_line
 from tweets.split import TRAIN, VALID
 
@@ -57,7 +57,7 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("baseline", BaselineParams)
     labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
-    rows = {name: files.read_parquet(Path(f"data/prepared/{name}.parquet")) for name in (TRAIN, VALID)}
+    rows = {name: tables.read_parquet(Path(f"data/prepared/{name}.parquet")) for name in (TRAIN, VALID)}
     classes = {name: part["label"].map(labels.index).tolist() for name, part in rows.items()}
     model = fit(rows[TRAIN]["text"].tolist(), classes[TRAIN], labels, settings)
     with files.replacing(Path("models/baseline")) as folder:

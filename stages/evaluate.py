@@ -22,7 +22,7 @@ import transformers
 from pydantic import Field
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
-from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tfidf
+from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tables, tfidf
 from tweets.errors import UserError
 from tweets.split import TEST, hash_of_ids
 from tweets.text import HASHTAG, NEGATION, has_emoji
@@ -213,7 +213,7 @@ def main() -> None:
     folder = Path("models/transformer")
     classifier = model.load(folder, model.choose_device(settings.device), "fp32")
     labels = classifier.labels
-    rows = files.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
+    rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
     tokens = encode.load(Path("data/features") / TEST)
     truth, texts = np.asarray(tokens.labels), rows["text"].tolist()
     with model.threads(settings.threads):

@@ -173,6 +173,7 @@ def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
     params["train"] |= {"lr": 0.003, "batch_size": 8, "epochs": 2, "min_steps": 1, "freeze_embeddings": False}
     params["train"] |= {"log_every": 2, "evaluations": 4, "threads": 1}
     params["evaluate"] |= {"resamples": 100, "threads": 1}
+    params["export"] |= {"threads": 1}
     return params
 
 

@@ -103,7 +103,7 @@ def test_the_queue_runs_a_grid_from_an_environment_that_git_ignores(grid: Path) 
 def test_a_learning_rate_takes_everything_before_training_from_the_cache(grid: Path) -> None:
     base = json.loads(run(grid, "dvc", "exp", "show", "--json").stdout)[0]["data"]["outs"]
     for name, experiment in experiments(grid).items():
-        assert stages_run(run(grid, "dvc", "queue", "logs", name)) == ["evaluate", "train"]
+        assert stages_run(run(grid, "dvc", "queue", "logs", name)) == ["evaluate", "export", "train"]
         outs = experiment["data"]["outs"]
         assert {path: outs[path]["hash"] for path in SHARED} == {path: base[path]["hash"] for path in SHARED}
         assert outs["models/transformer"]["hash"] != base["models/transformer"]["hash"]
@@ -168,7 +168,7 @@ def test_an_experiment_becomes_a_branch_gets_a_new_name_and_goes(mine: Path) -> 
 def test_a_run_in_a_temporary_folder_leaves_the_workspace_alone(mine: Path) -> None:
     model = md5(mine / "models/transformer/model.safetensors")
     result = run(mine, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "evaluate.bins=10")
-    assert stages_run(result) == ["evaluate"]
+    assert stages_run(result) == ["evaluate", "export"]
     assert params(experiments(mine)["aside"])["evaluate"]["bins"] == 10
     assert clean(mine)
     assert md5(mine / "models/transformer/model.safetensors") == model
@@ -275,7 +275,7 @@ def test_a_queue_whose_workers_are_killed_goes_on_after_one_command(queue_at_wor
     assert statuses(clone) == {"long-1": "Running", "long-2": "Running"}
     assert "Worker status: 0 active" in run(clone, "dvc", "queue", "status").stdout
     assert "long-1" in run(clone, "dvc", "exp", "show", "--no-pager").stdout
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "evaluate.bins=10")) == ["evaluate"]
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "evaluate.bins=10")) == ["evaluate", "export"]
 
     recovered = run(clone, "python", "-m", "tools.experiments", "recover").stdout
     assert "experiments: long-1, long-2: ended, queue again" in recovered

@@ -70,12 +70,12 @@ def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Pa
 def test_a_changed_module_runs_the_stages_that_reach_it(clone: Path) -> None:
     with (clone / "tweets/metrics.py").open("a") as file:
         file.write("\n# a comment\n")
-    assert stages_run(run(clone, "dvc", "repro")) == ["baseline", "evaluate"]
+    assert stages_run(run(clone, "dvc", "repro")) == ["baseline", "evaluate", "export"]
 
 
 def test_exp_run_with_a_learning_rate_runs_train_and_evaluate_only(clone: Path) -> None:
     result = run(clone, *["dvc", "exp", "run", "-S", "train.lr=3e-5"])
-    assert stages_run(result) == ["evaluate", "train"]
+    assert stages_run(result) == ["evaluate", "export", "train"]
     assert "lr: 3e-05" in (clone / "params.yaml").read_text()
     shown = json.loads(run(clone, "dvc", "exp", "show", "--json").stdout)
     [experiment] = [experiment for commit in shown for experiment in commit["experiments"] or []]

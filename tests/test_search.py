@@ -182,7 +182,7 @@ def test_the_last_line_applies_the_best_and_evaluates_it_once(
     commit(copy, "commit", "-qam", "Something else")
     line = printed.splitlines()[-1].removeprefix("apply with: ")
     result = run(copy, "sh", "-c", line)
-    assert stages_run(result) == ["evaluate"]
+    assert stages_run(result) == ["evaluate", "export"]
     train = json.loads((copy / "metrics/train.json").read_text())
     assert train["valid"]["macro_f1"] == study_in(folder).best_value
     assert json.loads((copy / "metrics/evaluate.json").read_text())["models"]

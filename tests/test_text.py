@@ -6,7 +6,9 @@ from typing import Any
 
 import emoji
 import pytest
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from tweets.stop_words import ENGLISH
 from tweets.text import (
     INVISIBLE,
     MENTION,
@@ -265,6 +267,10 @@ def test_stop_words_go_whatever_their_case() -> None:
 
 def test_a_tweet_of_stop_words_becomes_empty() -> None:
     assert stepped("and the of", stopwords=True) == ""
+
+
+def test_the_list_is_that_of_scikit_learn() -> None:
+    assert ENGLISH == ENGLISH_STOP_WORDS
 
 
 def test_stop_words_hold_no_negation() -> None:

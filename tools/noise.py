@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 from stages import prepare
 from stages.evaluate import CONFIDENCE, Evaluate
 from tools import ceiling, label_issues, noise_tables
-from tweets import duplicates, errors, files, metrics, model, params, repair, tfidf
+from tweets import duplicates, errors, files, metrics, model, params, repair, tables, tfidf
 from tweets.errors import UserError
 from tweets.split import SPLITS, TEST, TRAIN, VALID
 
@@ -38,7 +38,7 @@ def read(labels: list[str]) -> dict[str, pd.DataFrame]:
     """Return the prepared rows of each split, with their split, class number and band of annotator confidence."""
     rows = {}
     for name in SPLITS:
-        found = files.read_parquet(Path(f"data/prepared/{name}.parquet")).assign(split=name)
+        found = tables.read_parquet(Path(f"data/prepared/{name}.parquet")).assign(split=name)
         rows[name] = with_bands(found.assign(label_class=found["label"].map(labels.index)))
     return rows
 
@@ -55,7 +55,7 @@ def read_copies(labels: list[str]) -> pd.DataFrame:
     """
     merged = dict(params.load("prepare", prepare.Prepare).merge_labels)
     source = files.read_json(Path("data/raw/source.json"))
-    rows = files.read_parquet(Path("data/raw/rows.parquet"))
+    rows = tables.read_parquet(Path("data/raw/rows.parquet"))
     text = repair.repair(rows["text"]) if source["broken_encoding"] else rows["text"]
     rows = rows.assign(key=[duplicates.key(each) for each in text], label=rows["label"].replace(merged))
     if unknown := sorted(set(rows["label"]) - set(labels)):

@@ -23,7 +23,13 @@ from tweets.errors import UserError
 
 TARGET = "train"
 # What HEAD says of the test split would stand in `dvc exp show` as a trial's own score.
-TEST_SCORES = ("metrics/evaluate.json", "metrics/slices.json", "metrics/behaviour.json", "plots/evaluate")
+TEST_SCORES = (
+    "metrics/evaluate.json",
+    "metrics/slices.json",
+    "metrics/behaviour.json",
+    "metrics/export.json",
+    "plots/evaluate",
+)
 CURVE = Path("dvclive/plots/metrics/valid/macro_f1.tsv")
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_END = 30  # for DVC, after its stage was ended

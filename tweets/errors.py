@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Callable
 
-import safetensors
-
 # What tokenizers say of a full disk in a plain Exception, torch in a RuntimeError, and NumPy in an unclear OSError.
 NO_SPACE = "No space left on device"
 NOT_WRITTEN = ("unexpected pos", "PytorchStreamWriter failed", " requested and ")
@@ -17,8 +15,8 @@ class UserError(ValueError):
 def run(command: str, main: Callable[[], None]) -> None:
     """Call `main`; a UserError or an OSError ends the process with one line on stderr and exit code 1.
 
-    An OSError is what a missing file or a refused permission raise; safetensors has its own. A full disk ends so too,
-    whichever library met it.
+    An OSError is what a missing file or a refused permission raise; safetensors, which the service does without, has
+    its own. A full disk ends so too, whichever library met it.
     """
     try:
         main()
@@ -26,7 +24,7 @@ def run(command: str, main: Callable[[], None]) -> None:
         sys.exit(f"{command}: interrupted")
     except Exception as error:
         unclear = any(words in str(error) for words in NOT_WRITTEN)
-        known = isinstance(error, UserError | OSError | safetensors.SafetensorError)
+        known = isinstance(error, UserError | OSError) or type(error).__name__ == "SafetensorError"
         if not (known or unclear or NO_SPACE in str(error)):
             raise
         sys.exit(f"{command}: {one_line(error)}{'; is the disk full?' if unclear else ''}")

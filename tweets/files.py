@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from tweets.errors import UserError, one_line
+from tweets.errors import UserError
 
 
 @contextmanager
@@ -77,16 +75,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
-
-
-def read_parquet(path: Path) -> pd.DataFrame:
-    """Return the table in the Parquet file at `path`. Raises UserError when it is missing or damaged."""
-    try:
-        return pd.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not the table that `dvc repro` writes: {one_line(error)[:200]}") from None
 
 
 def sha256(path: Path) -> str:

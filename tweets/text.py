@@ -5,16 +5,17 @@ import html
 import re
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import emoji
 import ftfy
-import simplemma
-from nltk.stem import PorterStemmer
-from nltk.tokenize import TweetTokenizer
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from tweets.params import section
+from tweets.stop_words import ENGLISH
+
+if TYPE_CHECKING:
+    from nltk.stem import PorterStemmer
+    from nltk.tokenize import TweetTokenizer
 
 URL = re.compile(
     r"\b(?:https?(?::[!#-~]*|\b)|www\.[!#-~]+|ht{1,2}p?(?=…))", re.IGNORECASE
@@ -161,16 +162,20 @@ def has_emoji(text: str) -> bool:
 @cache
 def stop_words() -> frozenset[str]:
     """Return scikit-learn's English stop words, less those that negate."""
-    return frozenset(word for word in ENGLISH_STOP_WORDS if not NEGATION.fullmatch(word))
+    return frozenset(word for word in ENGLISH if not NEGATION.fullmatch(word))
 
 
 @cache
-def _tokenizer() -> TweetTokenizer:
+def _tokenizer() -> "TweetTokenizer":
+    from nltk.tokenize import TweetTokenizer  # noqa: PLC0415  half a second that few need
+
     return TweetTokenizer()
 
 
 @cache
-def _stemmer() -> PorterStemmer:
+def _stemmer() -> "PorterStemmer":
+    from nltk.stem import PorterStemmer  # noqa: PLC0415  as above
+
     return PorterStemmer()
 
 
@@ -181,6 +186,8 @@ def tokenise(text: str) -> list[str]:
 
 def _lemma(word: str) -> str:
     """Return the word's lemma; a negation stays, since simplemma makes `do` of `don't`."""
+    import simplemma  # noqa: PLC0415  as above
+
     return word if NEGATION.fullmatch(word) else simplemma.lemmatize(word, lang="en")
 
 

@@ -1,0 +1,220 @@
+"""Export the trained model for serving: ONNX with int8 weights, its tokenizer and settings, checked against PyTorch.
+
+    python -m stages.export
+
+Reads data/prepared and models/transformer, and for the model's card data/raw, plots/evaluate and the metrics of prepare
+and evaluate. Writes models/onnx and metrics/export.json. Fails when the exported model scores otherwise than PyTorch on
+the test split or gives other labels, by more than the params allow.
+
+The weights of all products with tokens are int8, a scale for each output; so are the word vectors, a scale for each
+word. The head stays in float32, and with it the temperature that calibrates it: it takes one vector of each text, which
+costs nothing. See what it gains in `python -m benchmarks.predict`.
+"""
+
+import logging
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from tweets import environment, errors, exported, files, metrics, model, orphan, params, tables
+from tweets.errors import UserError, one_line
+from tweets.split import TEST
+
+Floats = npt.NDArray[np.float64]
+Share = Annotated[params.Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+SOURCE = Path("models/transformer")
+WORD_VECTORS = 2**19  # values; a smaller table, as that of the positions, is not worth its rounding
+
+
+@params.section
+class Export:
+    """Section `export` of params.yaml."""
+
+    macro_f1_tolerance: Share
+    min_agreement: Share  # of the test labels
+    min_rows: Count  # with fewer test rows a difference only warns
+    batch_size: Count
+    threads: Count
+
+
+class Logits(torch.nn.Module):
+    """The classifier as ONNX takes it: two arrays (batch, tokens) in, one (batch, K) out."""
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+def to_onnx(classifier: PreTrainedModel) -> onnx.ModelProto:
+    """Return the model as an ONNX graph for any number of texts of any length.
+
+    Raises UserError for an architecture that PyTorch cannot export. `classifier` attends by its eager kernel from then.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which has no part in this
+    classifier.set_attn_implementation("eager")  # fewer operators than the fused kernel becomes
+    ids, mask = (torch.ones(2, 7, dtype=torch.long) for _ in range(2))  # one tensor would become one input
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch's exporter about its own parts
+            program = torch.onnx.export(
+                Logits(classifier).eval(),
+                (ids, mask),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamic_shapes={"input_ids": free, "attention_mask": free},
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # noqa: BLE001  whatever the tracing of a foreign architecture meets
+        raise UserError(f"{SOURCE}: PyTorch cannot export it to ONNX: {one_line(error)[:300]}") from None
+    assert program is not None  # noqa: S101  it is without a file to write to
+    graph = program.model_proto
+    for node in graph.graph.node:  # stack traces, with paths of this machine
+        del node.metadata_props[:]
+    return graph
+
+
+def quantise(graph: onnx.ModelProto) -> None:
+    """Turn the weights of the products with tokens, and the word vectors, into int8 with a scale, in place.
+
+    A matrix product of 3 dimensions is a MatMul; the head, on (batch, size), is a Gemm and stays.
+    """
+    weights = {weight.name: weight for weight in graph.graph.initializer}
+    nodes = list(graph.graph.node)
+    del graph.graph.node[:]
+    done = set()
+    for node in nodes:
+        place = {"MatMul": 1, "Gather": 0}.get(node.op_type)
+        weight = None if place is None else weights.get(node.input[place])
+        if weight is not None and place is not None:
+            if weight.name not in done and _worth_it(node.op_type, weight):
+                graph.graph.node.append(_to_int8(graph, weight, axis=place))
+                done.add(weight.name)
+            if weight.name in done:
+                node.input[place] = f"{weight.name}.float"
+        graph.graph.node.append(node)
+    onnx.checker.check_model(graph)
+
+
+def _worth_it(operator: str, weight: onnx.TensorProto) -> bool:
+    is_matrix = len(weight.dims) == 2 and weight.data_type == onnx.TensorProto.FLOAT
+    return is_matrix and (operator == "MatMul" or weight.dims[0] * weight.dims[1] >= WORD_VECTORS)
+
+
+def _to_int8(graph: onnx.ModelProto, weight: onnx.TensorProto, axis: int) -> onnx.NodeProto:
+    """Put int8 in place of a weight, with a scale for each index of `axis`; return the node that undoes it."""
+    values = numpy_helper.to_array(weight)
+    scale = np.abs(values).max(1 - axis, keepdims=True) / np.float32(127)
+    scale[scale == 0] = 1
+    weight.CopyFrom(numpy_helper.from_array(np.round(values / scale).astype(np.int8), weight.name))
+    graph.graph.initializer.append(numpy_helper.from_array(scale.ravel(), f"{weight.name}.scale"))
+    return helper.make_node(
+        "DequantizeLinear", [weight.name, f"{weight.name}.scale"], [f"{weight.name}.float"], axis=axis
+    )
+
+
+def write(folder: Path, classifier: model.Classifier) -> dict[str, int]:
+    """Write what predicts into a new folder. Return the bytes of the model in each form.
+
+    Raises UserError where the model has no tokenizer in one file, which a service without transformers needs.
+    """
+    if not (SOURCE / "tokenizer.json").is_file():
+        raise UserError(f"{SOURCE}: no tokenizer.json; only a model with a fast tokenizer can be exported")
+    folder.mkdir()
+    graph = to_onnx(classifier.model)
+    sizes = {"pytorch": (SOURCE / "model.safetensors").stat().st_size, "onnx_float32": graph.ByteSize()}
+    quantise(graph)
+    onnx.save(graph, folder / exported.MODEL)
+    shutil.copy(SOURCE / "tokenizer.json", folder / exported.TOKENIZER)
+    settings = {
+        "labels": classifier.labels,
+        "max_length": classifier.max_length,
+        "pad": classifier.tokenizer.pad_token_id,
+        "cleaning": files.read_json(SOURCE / model.CLEANING),
+    }
+    files.write_json(folder / exported.SETTINGS, settings)
+    return {**sizes, "onnx_int8": (folder / exported.MODEL).stat().st_size}
+
+
+def card(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reader of the model's card is told: its data, how it was scored, and what the export changed."""
+    plots = Path("plots/evaluate")
+    return {
+        "source": files.read_json(Path("data/raw") / "source.json"),
+        "prepare": files.read_json(Path("metrics/prepare.json")),
+        "evaluate": files.read_json(Path("metrics/evaluate.json")),
+        "slices": files.read_json(Path("metrics/slices.json"))["slices"],
+        "confusion": files.read_json(plots / "confusion.json"),
+        "reliability": files.read_json(plots / "reliability.json"),
+        "export": report,
+    }
+
+
+def compare(truth: npt.NDArray[np.int64], torch_p: Floats, int8_p: Floats) -> dict[str, Any]:
+    """Return the scores of both models, and the share of the rows to which they give the same label."""
+    agreement = float(np.mean(torch_p.argmax(1) == int8_p.argmax(1)))
+    scores = {"pytorch": metrics.headline(truth, torch_p), "int8": metrics.headline(truth, int8_p)}
+    return {**scores, "agreement": agreement}
+
+
+def check(found: dict[str, Any], rows: int, settings: Export) -> None:
+    """Raise UserError when the exported model is not as good as the trained one; warn instead on few rows."""
+    before, after = found["pytorch"]["macro_f1"], found["int8"]["macro_f1"]
+    if abs(after - before) <= settings.macro_f1_tolerance and found["agreement"] >= settings.min_agreement:
+        return
+    message = (
+        f"the int8 model has macro-F1 {after:.4f} where PyTorch has {before:.4f}, and {found['agreement']:.2%} of the"
+        f" labels of {rows:,} test rows are the same; it needs macro-F1 within"
+        f" {settings.macro_f1_tolerance:g} (export.macro_f1_tolerance) and {settings.min_agreement:.2%}"
+        " (export.min_agreement)"
+    )
+    if rows >= settings.min_rows:
+        raise UserError(message)
+    sys.stderr.write(f"export: warning: {message}\n")
+
+
+def main() -> None:
+    environment.check()
+    orphan.end_with_parent()
+    settings = params.load("export", Export)
+    rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
+    classifier = model.load(SOURCE, "cpu", "fp32")
+    truth = rows["label"].map(classifier.labels.index).to_numpy(np.int64)
+    texts = rows["raw"].tolist()
+    with model.threads(settings.threads):
+        torch_p = classifier.predict(texts, batch_size=settings.batch_size, progress=True)
+    with files.replacing(Path("models/onnx")) as folder:
+        sizes = write(folder, classifier)
+        int8 = exported.read(folder, threads=settings.threads)
+        found = compare(truth, torch_p, int8.predict(texts, batch_size=settings.batch_size, progress=True))
+        check(found, len(rows), settings)
+        report = {**found, "bytes": sizes}
+        files.write_json(folder / exported.CARD, card(report))
+        exported.seal(folder)
+    files.write_json(Path("metrics/export.json"), report)
+    print(
+        f"export: int8 macro-F1 {found['int8']['macro_f1']:.4f}, PyTorch {found['pytorch']['macro_f1']:.4f};"
+        f" {found['agreement']:.2%} of the labels are the same;"
+        f" {sizes['onnx_int8'] / 1e6:.1f} MB, PyTorch {sizes['pytorch'] / 1e6:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    errors.run("export", main)

@@ -1,0 +1,110 @@
+"""Loading an exported folder: what predicts needs no torch, and a folder that is not what was exported is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from tweets import exported
+from tweets.errors import UserError
+
+HEAVY = ("torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy", "nltk", "simplemma")
+
+
+@pytest.fixture
+def folder(reproduced: Path, tmp_path: Path) -> Path:
+    """A copy of an exported folder, to change."""
+    return shutil.copytree(reproduced / "models/onnx", tmp_path / "onnx")
+
+
+def test_it_needs_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tweets import exported\n"
+        f"print(exported.load(Path({str(folder)!r}), threads=1).predict(['great day']).shape)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["(1, 3)", "[]"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\u200b", "\x00\x1b[2J", "שלום עולם", "é" * 100_000, "a" * 100_000, "😀" * 999]
+)
+def test_any_text_gets_probabilities(folder: Path, text: str) -> None:
+    [found] = exported.load(folder, threads=1).predict([text])
+    assert found.sum() == pytest.approx(1)
+    assert (found > 0).all()
+
+
+def test_no_texts_get_none(folder: Path) -> None:
+    assert exported.load(folder, threads=1).predict([]).shape == (0, 3)
+
+
+def test_rows_are_padded_to_the_longest() -> None:
+    inputs = exported.padded([np.array([5, 6, 7]), np.array([8])], pad=9)
+    assert inputs["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_softmax_of_large_logits() -> None:
+    assert exported.softmax(np.array([[1000.0, 1000.0], [-1000.0, 0.0]])).tolist() == [[0.5, 0.5], [0.0, 1.0]]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def tamper(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [exported.MODEL, exported.SETTINGS, exported.TOKENIZER, exported.CARD])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [(Path.unlink, "an incomplete model: no {}"), (truncate, "{}: SHA-256 is"), (tamper, "{}: SHA-256 is")],
+)
+def test_a_harmed_file_is_named(folder: Path, name: str, harm: Callable[[Path], None], message: str) -> None:
+    harm(folder / name)
+    with pytest.raises(UserError, match=message.format(name)):
+        exported.load(folder, threads=1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model.onnx": "0", "../../secret": "0"}', "\x00"])
+def test_checksums_that_export_did_not_write(folder: Path, content: str) -> None:
+    (folder / exported.CHECKSUMS).write_text(content)
+    with pytest.raises(UserError, match=r"checksums\.json: not"):
+        exported.load(folder, threads=1)
+
+
+def test_what_is_not_an_exported_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match=r"not an exported model: no checksums\.json; `dvc repro` or `dvc pull`"):
+            exported.load(path, threads=1)
+
+
+def reseal(folder: Path) -> None:
+    (folder / exported.CHECKSUMS).unlink()
+    exported.seal(folder)
+
+
+def test_a_model_that_openvino_cannot_load(folder: Path) -> None:
+    truncate(folder / exported.MODEL)
+    reseal(folder)
+    with pytest.raises(UserError, match=r"model\.onnx: OpenVINO cannot load it: "):
+        exported.load(folder, threads=1)
+
+
+def test_a_setting_of_another_version(folder: Path) -> None:
+    settings = json.loads((folder / exported.SETTINGS).read_text())
+    (folder / exported.SETTINGS).write_text(json.dumps({**settings, "window": 3}))
+    reseal(folder)
+    with pytest.raises(UserError, match=r"settings\.json\.window: unknown param"):
+        exported.load(folder, threads=1)

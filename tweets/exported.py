@@ -1,0 +1,120 @@
+"""The exported classifier: a folder that `export` writes, and predictions from it by OpenVINO, without torch.
+
+The ONNX file holds its matrices in int8. OpenVINO quantises what goes into a product too, as it comes: each token in
+groups of GROUP values, so that a text's result depends neither on outliers elsewhere nor on its neighbours in a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from tweets import files, params
+from tweets.errors import UserError, one_line
+from tweets.text import Cleaning, clean
+
+MODEL = "model.onnx"
+SETTINGS = "settings.json"
+TOKENIZER = "tokenizer.json"
+CARD = "card.json"
+CHECKSUMS = "checksums.json"
+GROUP = 128
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@params.section
+class Settings:
+    """What it takes to go from a raw tweet to named probabilities, beside the model and the tokenizer."""
+
+    labels: list[str]
+    max_length: int  # tokens; the rest of a tweet is cut
+    pad: int  # the token that fills a batch
+    cleaning: Cleaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An exported classifier for K labels. One thread at a time may predict."""
+
+    request: openvino.InferRequest
+    tokenizer: Tokenizer
+    settings: Settings
+
+    def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Floats:
+        """Return the probabilities of the labels for raw tweets, (N, K). Rows of like length share a batch."""
+        encoded = self.tokenizer.encode_batch_fast(clean(texts, self.settings.cleaning))
+        tokens = [np.array(row.ids, np.int64) for row in encoded]
+        order = sorted(range(len(tokens)), key=lambda number: -len(tokens[number]))
+        result = np.empty((len(tokens), len(self.settings.labels)))
+        for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
+            rows = order[start : start + batch_size]
+            logits = self.request.infer(padded([tokens[number] for number in rows], self.settings.pad))[0]
+            result[rows] = softmax(logits.astype(np.float64))
+        return result
+
+
+def padded(rows: Sequence[Ints], pad: int) -> dict[str, Ints]:
+    """Return the inputs of the model for B rows of tokens: ids and attention mask, both (B, longest row)."""
+    lengths = np.array([len(row) for row in rows])
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    ids = np.full(mask.shape, pad, np.int64)
+    ids[mask == 1] = np.concatenate(rows)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the probabilities, (N, K), of logits (N, K)."""
+    powers: Floats = np.exp(logits - logits.max(1, keepdims=True))
+    powers /= powers.sum(1, keepdims=True)
+    return powers
+
+
+def seal(folder: Path) -> None:
+    """Write down the SHA-256 of each file in the folder, for `load` to check."""
+    files.write_json(folder / CHECKSUMS, {path.name: files.sha256(path) for path in sorted(folder.iterdir())})
+
+
+def load(folder: Path, *, threads: int) -> Exported:
+    """Read a sealed folder. Raises UserError when a file is missing or is not the one that was exported."""
+    if not (folder / CHECKSUMS).is_file():
+        raise UserError(f"{folder}: not an exported model: no {CHECKSUMS}; `dvc repro` or `dvc pull` gives one")
+    for name, expected in _checksums(folder / CHECKSUMS).items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: an incomplete model: no {name}; `dvc checkout` or `dvc pull` gives it")
+        files.check_sha256(folder / name, expected)
+    return read(folder, threads=threads)
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """Return the checksum of each file. Raises UserError when they do not cover the files of a model."""
+    content = files.read_json(path)
+    needed = {MODEL, SETTINGS, TOKENIZER, CARD}
+    if not isinstance(content, dict) or content.keys() != needed:
+        raise UserError(f"{path}: not the checksums that export writes; it needs those of {', '.join(sorted(needed))}")
+    return content
+
+
+def read(folder: Path, *, threads: int) -> Exported:
+    """Read a folder as it is. Raises UserError when OpenVINO cannot load the model."""
+    settings = params.build(Settings, files.read_json(folder / SETTINGS), str(folder / SETTINGS))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.enable_truncation(settings.max_length)
+    tokenizer.no_padding()
+    config = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
+    }
+    try:
+        request = openvino.Core().compile_model(folder / MODEL, "CPU", config).create_infer_request()
+    except RuntimeError as error:
+        raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
+    return Exported(request=request, tokenizer=tokenizer, settings=settings)
