@@ -35,6 +35,7 @@ Share = Annotated[params.Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 SOURCE = Path("models/transformer")
+EXAMPLES = ["What a wonderful day!", "Worst flight ever, never again", "The meeting is on Tuesday at ten 📅"]
 WORD_VECTORS = 2**19  # values; a smaller table, as that of the positions, is not worth its rounding
 
 
@@ -206,6 +207,7 @@ def main() -> None:
         found = compare(truth, torch_p, int8.predict(texts, batch_size=settings.batch_size, progress=True))
         check(found, len(rows), settings)
         report = {**found, "bytes": sizes}
+        exported.remember(folder, int8, EXAMPLES)
         files.write_json(folder / exported.CARD, card(report))
         exported.seal(folder)
     files.write_json(Path("metrics/export.json"), report)

@@ -66,7 +66,7 @@ def tamper(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", [exported.MODEL, exported.SETTINGS, exported.TOKENIZER, exported.CARD])
+@pytest.mark.parametrize("name", ["card.json", "examples.json", "model.onnx", "settings.json", "tokenizer.json"])
 @pytest.mark.parametrize(
     ("harm", "message"),
     [(Path.unlink, "an incomplete model: no {}"), (truncate, "{}: SHA-256 is"), (tamper, "{}: SHA-256 is")],
@@ -107,4 +107,13 @@ def test_a_setting_of_another_version(folder: Path) -> None:
     (folder / exported.SETTINGS).write_text(json.dumps({**settings, "window": 3}))
     reseal(folder)
     with pytest.raises(UserError, match=r"settings\.json\.window: unknown param"):
+        exported.load(folder, threads=1)
+
+
+def test_a_model_that_computes_something_else_here(folder: Path) -> None:
+    examples = json.loads((folder / exported.EXAMPLES).read_text())
+    examples[0]["probabilities"][0] += 0.06
+    (folder / exported.EXAMPLES).write_text(json.dumps(examples))
+    reseal(folder)
+    with pytest.raises(UserError, match="here the model gives"):
         exported.load(folder, threads=1)

@@ -22,8 +22,10 @@ MODEL = "model.onnx"
 SETTINGS = "settings.json"
 TOKENIZER = "tokenizer.json"
 CARD = "card.json"
+EXAMPLES = "examples.json"
 CHECKSUMS = "checksums.json"
 GROUP = 128
+TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwise
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -76,26 +78,41 @@ def softmax(logits: Floats) -> Floats:
     return powers
 
 
+def remember(folder: Path, model: Exported, texts: Sequence[str]) -> None:
+    """Write down what the model makes of some texts, for `load` to check on whichever machine it runs."""
+    rows = zip(texts, model.predict(texts).tolist(), strict=True)
+    files.write_json(folder / EXAMPLES, [{"text": text, "probabilities": row} for text, row in rows])
+
+
 def seal(folder: Path) -> None:
     """Write down the SHA-256 of each file in the folder, for `load` to check."""
     files.write_json(folder / CHECKSUMS, {path.name: files.sha256(path) for path in sorted(folder.iterdir())})
 
 
 def load(folder: Path, *, threads: int) -> Exported:
-    """Read a sealed folder. Raises UserError when a file is missing or is not the one that was exported."""
+    """Read a sealed folder.
+
+    Raises UserError when a file is missing or is not the one that was exported, or the model computes something else
+    here than where it was exported.
+    """
     if not (folder / CHECKSUMS).is_file():
         raise UserError(f"{folder}: not an exported model: no {CHECKSUMS}; `dvc repro` or `dvc pull` gives one")
-    for name, expected in _checksums(folder / CHECKSUMS).items():
+    for name, checksum in _checksums(folder / CHECKSUMS).items():
         if not (folder / name).is_file():
             raise UserError(f"{folder}: an incomplete model: no {name}; `dvc checkout` or `dvc pull` gives it")
-        files.check_sha256(folder / name, expected)
-    return read(folder, threads=threads)
+        files.check_sha256(folder / name, checksum)
+    model, examples = read(folder, threads=threads), files.read_json(folder / EXAMPLES)
+    expected = np.array([example["probabilities"] for example in examples])
+    found: Floats = model.predict([example["text"] for example in examples])
+    if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
+        raise UserError(f"{folder}: here the model gives {found.round(3).tolist()}, needs {expected.round(3).tolist()}")
+    return model
 
 
 def _checksums(path: Path) -> dict[str, str]:
     """Return the checksum of each file. Raises UserError when they do not cover the files of a model."""
     content = files.read_json(path)
-    needed = {MODEL, SETTINGS, TOKENIZER, CARD}
+    needed = {MODEL, SETTINGS, TOKENIZER, CARD, EXAMPLES}
     if not isinstance(content, dict) or content.keys() != needed:
         raise UserError(f"{path}: not the checksums that export writes; it needs those of {', '.join(sorted(needed))}")
     return content

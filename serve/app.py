@@ -1,0 +1,213 @@
+"""The application: its routes, and what they share."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import limits
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from serve import inference, keys, models, schemas
+from serve.batching import Batcher, Floats
+from serve.refusals import Refused
+from serve.requests import Requests
+from serve.settings import Settings
+from tweets.errors import UserError
+
+PAGE = Path(__file__).parent / "page"
+SECURITY = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+log = logging.getLogger("serve")
+
+
+class Service:
+    """What the routes share: the model, the queue, the rates of the clients."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.served = models.load(settings)
+        self.batcher = Batcher(settings.batch_size, settings.queue_size)
+        self.metrics = self.batcher.metrics
+        self.is_ready = False
+        self.limit = limits.parse(settings.rate_limit) if settings.rate_limit else None
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._tell_metrics()
+
+    def _tell_metrics(self) -> None:
+        served = self.served
+        self.metrics.model.info({"name": served.name, "version": served.version, "commit": served.commit or ""})
+
+    async def reload(self) -> None:
+        """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is."""
+        try:
+            found = await asyncio.to_thread(models.load, self.settings)
+        except (UserError, OSError) as error:
+            self.metrics.reloads.labels("failed").inc()
+            log.error("reload failed: %s; version %s stays", error, self.served.version)
+            return
+        self.served = found
+        self._tell_metrics()
+        self.metrics.reloads.labels("done").inc()
+        log.info("reloaded: version %s", found.version)
+
+    async def predict(self, request: Request, texts: Sequence[str]) -> tuple[models.Served, Floats]:
+        """Return the model that was asked, and the probabilities, (N, K). Raises Refused when there is no room."""
+        facts = request.scope["state"]["log"]
+        facts["texts"] = len(texts)
+        if self.settings.log_text:
+            facts["text"] = list(texts)
+        await self._spend(facts.get("key") or (request.client.host if request.client else ""), len(texts))
+        served = self.served
+        found = await self.batcher.predict(served, texts)
+        for number in found.argmax(1):
+            self.metrics.predictions.labels(served.labels[number]).inc()
+        return served, found
+
+    async def _spend(self, client: str, texts: int) -> None:
+        if self.limit and not await self._limiter.hit(self.limit, client, cost=texts):
+            seconds = str(self.limit.get_expiry())
+            message = f"too many texts: {self.limit} are allowed"
+            raise Refused(429, message, "rate_limit", {"Retry-After": seconds})
+
+
+bearer = HTTPBearer(auto_error=False, description="Where the service asks for keys")
+
+
+def service_of(request: Request) -> Service:
+    return request.app.state.service  # type: ignore[no-any-return]
+
+
+async def authorised(
+    request: Request,
+    credentials: HTTPAuthorizationCredentials | None = Depends(bearer),  # noqa: B008
+) -> None:
+    """Raise Refused unless the request has one of the keys, where there are keys."""
+    known = service_of(request).settings.api_keys
+    if not known:
+        return
+    if not credentials or not keys.is_known(credentials.credentials, known):
+        what = "a key that is not known" if credentials else "no key"
+        message = f"{what}: send `Authorization: Bearer KEY`"
+        raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
+    request.scope["state"]["log"]["key"] = keys.hashed(credentials.credentials)[:8]
+
+
+def create(settings: Settings) -> tuple[FastAPI, Requests]:
+    """Return the application, and the same within what holds for every request, which is what a server runs.
+
+    Raises UserError when there is no model to serve.
+    """
+    service = Service(settings)
+    PredictRequest, InferRequest = schemas.requests(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        batches = asyncio.create_task(service.batcher.run())
+        service.is_ready = True
+        yield
+        service.is_ready = False
+        batches.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await batches
+
+    app = FastAPIOffline(
+        title="Tweets",
+        version=service.served.version,
+        description="Labels tweets by their sentiment.",
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={422: {"model": schemas.Problem, "description": "What is wrong with the request"}},
+    )
+    app.state.service = service
+    _handle_errors(app)
+    _add_routes(app, service, PredictRequest)
+    inference.add_routes(app, service, InferRequest, authorised, PROBLEMS)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    return app, Requests(app, settings, service.metrics)
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.Problem, "description": description}
+    for status, description in {
+        400: "Not JSON",
+        401: "A key is missing or wrong",
+        408: "The body came too slowly",
+        413: "The body is too large",
+        422: "What is wrong with the request",
+        429: "More texts than the client's rate allows",
+        503: "Too many texts wait, or it took too long; try again",
+    }.items()
+}
+
+
+def _add_routes(app: FastAPI, service: Service, PredictRequest: Any) -> None:
+    @app.post("/predict", responses=PROBLEMS, dependencies=[Depends(authorised)], tags=["tweets"])
+    async def predict(request: Request, body: PredictRequest) -> schemas.PredictAnswer:
+        """Label one tweet or a list of tweets."""
+        texts = [body.text] if isinstance(body.text, str) else body.text
+        served, found = await service.predict(request, texts)
+        predictions = [
+            schemas.Prediction(
+                label=served.labels[row.argmax()],
+                probabilities=dict(zip(served.labels, row.round(6).tolist(), strict=True)),
+            )
+            for row in found
+        ]
+        return schemas.PredictAnswer(model=served.name, version=served.version, predictions=predictions)
+
+    @app.get("/model", tags=["tweets"])
+    async def model() -> schemas.ModelAnswer:
+        """Tell what exactly is being served: version, commit, hash, labels, and the model's card."""
+        served = service.served
+        return schemas.ModelAnswer(
+            name=served.name,
+            version=served.version,
+            commit=served.commit,
+            lock=schemas.Lock(**served.lock),
+            labels=served.labels,
+            max_tokens=served.model.settings.max_length,
+            card=served.card,
+        )
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    async def metrics() -> Response:
+        """Return the metrics, for Prometheus."""
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers=SECURITY)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"error": "; ".join(describe(detail) for detail in error.errors()[:5])}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"error": "an error in the service; its log has it under the request's id"}, 500)
+
+
+def describe(detail: Any) -> str:
+    """Return what is wrong, and where. What was sent is not repeated: it may be anything."""
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg'].removeprefix('Value error, ').removeprefix('Input ')}"

@@ -1,0 +1,124 @@
+"""One queue for the texts of all requests, and one thread that computes them in batches.
+
+A batch is made of whatever waits when the one before it is done: alone, a text goes at once; under load, batches grow.
+Requests take turns in it, a text each, so that a long list does not hold up a single text.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from serve.metrics import Metrics
+from serve.models import Served
+from serve.refusals import Refused
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class Job:
+    """The texts of a request, with the model that was served when it came."""
+
+    served: Served
+    texts: Sequence[str]
+    result: Floats  # (N, K), a row for each text that is done
+    done: asyncio.Future[None]
+    taken: int = 0
+    finished: int = 0
+
+
+@dataclass
+class Batcher:
+    """Computes what is asked of it, `batch_size` texts at once, while at most `queue_size` texts wait."""
+
+    batch_size: int
+    queue_size: int
+    waiting: int = 0
+    metrics: Metrics = field(init=False)
+    _jobs: deque[Job] = field(default_factory=deque)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _seconds_per_text: float = 0.002
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(waiting=lambda: self.waiting)
+
+    async def predict(self, served: Served, texts: Sequence[str]) -> Floats:
+        """Return the probabilities of the labels, (N, K). Raises Refused when too many texts wait."""
+        if self.waiting + len(texts) > self.queue_size:
+            seconds = math.ceil(self.waiting * self._seconds_per_text) or 1
+            message = f"busy: {self.waiting} texts wait, and {self.queue_size} may; try again in {seconds} s"
+            raise Refused(503, message, "queue_full", {"Retry-After": str(seconds)})
+        result = np.empty((len(texts), len(served.labels)))
+        job = Job(served, texts, result, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        self.waiting += len(texts)
+        self._wake.set()
+        try:
+            await job.done
+        finally:
+            self.waiting -= len(texts) - job.taken  # what nobody waits for any more
+            job.taken = len(texts)
+        return job.result
+
+    async def run(self) -> None:
+        """Compute batches until cancelled."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "predict") as thread:
+            while True:
+                await self._wake.wait()
+                batch = self._take()
+                if not batch:
+                    self._wake.clear()
+                    continue
+                served, texts = batch[0][0].served, [job.texts[number] for job, number in batch]
+                begin = time.perf_counter()
+                try:
+                    found = await loop.run_in_executor(thread, served.predict, texts)
+                except Exception as error:  # noqa: BLE001  whatever it is, its requests have to hear of it
+                    self._fail(batch, error)
+                    continue
+                seconds = time.perf_counter() - begin
+                self._seconds_per_text += 0.1 * (seconds / len(texts) - self._seconds_per_text)
+                self.metrics.batch_size.observe(len(texts))
+                self.metrics.batch_seconds.observe(seconds)
+                self._hand_out(batch, found)
+
+    def _take(self) -> list[tuple[Job, int]]:
+        """Take up to `batch_size` texts for the model of the first job: in turn, one of each job."""
+        batch: list[tuple[Job, int]] = []
+        passed: list[Job] = []
+        while self._jobs and len(batch) < self.batch_size:
+            job = self._jobs.popleft()
+            if job.taken == len(job.texts):  # its client has left
+                continue
+            if batch and job.served is not batch[0][0].served:
+                passed.append(job)
+                continue
+            batch.append((job, job.taken))
+            job.taken += 1
+            self.waiting -= 1
+            if job.taken < len(job.texts):
+                self._jobs.append(job)
+        self._jobs.extendleft(reversed(passed))
+        return batch
+
+    @staticmethod
+    def _hand_out(batch: list[tuple[Job, int]], found: Floats) -> None:
+        for (job, number), row in zip(batch, found, strict=True):
+            job.result[number] = row
+            job.finished += 1
+            if job.finished == len(job.texts) and not job.done.done():
+                job.done.set_result(None)
+
+    @staticmethod
+    def _fail(batch: list[tuple[Job, int]], error: Exception) -> None:
+        for job, _ in batch:
+            if not job.done.done():
+                job.done.set_exception(error)

@@ -1,0 +1,55 @@
+"""What Prometheus reads at /metrics."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
+
+
+class Metrics:
+    """The service's counters, gauges and histograms, in a registry of their own."""
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "tweets_http_requests_total", "Requests answered", ["method", "route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "tweets_http_request_duration_seconds",
+            "From the first byte of a request to the last of its answer",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_progress = Gauge("tweets_http_requests_in_progress", "Requests being answered", registry=registry)
+        self.refused = Counter(
+            "tweets_refused_requests_total", "Requests refused, by what they ran into", ["reason"], registry=registry
+        )
+        Gauge("tweets_queue_texts", "Texts that wait for a batch", registry=registry).set_function(waiting)
+        self.batch_size = Histogram(
+            "tweets_batch_texts", "Texts in a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "tweets_batch_duration_seconds", "Computing a batch", buckets=SECONDS, registry=registry
+        )
+        self.predictions = Counter(
+            "tweets_predictions_total", "Texts labelled, by their label", ["label"], registry=registry
+        )
+        self.reloads = Counter("tweets_model_reloads_total", "Reloads of the model", ["outcome"], registry=registry)
+        self.dropped_logs = Counter(
+            "tweets_dropped_log_records_total", "Log records that nobody took in time", registry=registry
+        )
+        self.model = Info("tweets_model", "The model that is served", registry=registry)

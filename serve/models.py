@@ -1,0 +1,85 @@
+"""The model that is served, and what exactly it is."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from serve.settings import Settings
+from tweets import exported, files
+
+OUTPUT = "models/onnx"  # as dvc.lock names it
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A loaded model with its identity."""
+
+    model: exported.Exported
+    name: str
+    version: str
+    commit: str | None  # of the checkout that serves it
+    lock: dict[str, Any]
+    card: dict[str, Any]
+    batch_size: int
+
+    @property
+    def labels(self) -> list[str]:
+        return self.model.settings.labels
+
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the labels, (N, K)."""
+        return self.model.predict(texts, batch_size=self.batch_size)
+
+
+def load(settings: Settings) -> Served:
+    """Load the folder that the settings name. Raises UserError when it is not a whole, working exported model."""
+    folder = settings.model
+    model = exported.load(folder, threads=settings.threads)
+    content = files.sha256(folder / exported.CHECKSUMS)
+    return Served(
+        model=model,
+        name=settings.name,
+        version=settings.version or content[:12],
+        commit=settings.commit or _commit(),
+        lock=_lock(folder),
+        card=files.read_json(folder / exported.CARD),
+        batch_size=settings.batch_size,
+    )
+
+
+def _commit() -> str | None:
+    """Return the commit of the current folder's checkout; None where there is no checkout or no Git."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _lock(folder: Path) -> dict[str, Any]:
+    """Return DVC's hash of the folder, and whether the dvc.lock here, if one is, has the model with this hash."""
+    found = directory_hash(folder)
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+        locked = next((out["md5"] for out in outs if out["path"] == OUTPUT), None)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        locked = None
+    return {"md5": found, "is_in_dvc_lock": None if locked is None else locked == found}
+
+
+def directory_hash(folder: Path) -> str:
+    """Return the MD5 that dvc.lock has for a folder of files: that of the list of their names and MD5s."""
+    entries = [
+        {"md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": path.name}
+        for path in sorted(folder.iterdir())
+    ]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -1,0 +1,145 @@
+"""What holds for every request: it has an id, arrives whole and in time, is answered in time, counted and logged."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.metrics import Metrics
+from serve.refusals import Refused
+from serve.settings import Settings
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+LEFT = 499  # nginx's status for a client that left; nobody receives it
+PATH = 200  # characters of a path that are logged
+
+log = logging.getLogger("serve.requests")
+
+
+@dataclass
+class _Answer:
+    request_id: str
+    begin: float = field(default_factory=time.perf_counter)
+    status: int = 500
+    started: bool = False
+
+
+class Requests:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        answer = _Answer(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer.status, answer.started = message["status"], True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = answer.request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                if self.draining:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        scope.setdefault("state", {})["log"] = {}
+        self.metrics.in_progress.inc()
+        try:
+            await self._answer(scope, receive, send_on)
+        except Refused as refused:
+            answer.status = refused.status
+            self.metrics.refused.labels(refused.reason).inc()
+            if not answer.started and refused.status != LEFT:
+                await refused.response()(scope, receive, send_on)
+        except Exception:
+            answer.status = 500  # Starlette has sent it
+            log.exception("error", extra={"request_id": answer.request_id})
+        finally:
+            self.metrics.in_progress.dec()
+            self._record(scope, answer)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer. Raises Refused when it takes too long or the client leaves; it stops then."""
+        body = await self._body(scope, receive)
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await leaving
+            return {"type": "http.disconnect"}
+
+        leaving = asyncio.ensure_future(receive())
+        answering = asyncio.ensure_future(self.app(scope, replay, send))
+        seconds = self.settings.request_timeout
+        try:
+            await asyncio.wait({answering, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            if leaving.done():
+                raise Refused(LEFT, "the client has left", "client_left")
+            message = f"no answer within {seconds:g} s; try again later, or send less"
+            raise Refused(503, message, "timeout", {"Retry-After": "1"})
+        finally:
+            leaving.cancel()
+            answering.cancel()
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the body of the request. Raises Refused when it is too large, or too slow, or its client leaves."""
+        limit = self.settings.max_body_bytes
+        too_large = Refused(413, f"the body is too large: {limit} bytes are allowed", "body_too_large", _CLOSE)
+        length = Headers(scope=scope).get("content-length", "0")
+        if len(length) > 18 or int(length) > limit:
+            raise too_large
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self.settings.receive_timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(LEFT, "the client has left", "client_left")
+                    parts.append(message["body"])
+                    size += len(message["body"])
+                    if size > limit:
+                        raise too_large
+                    if not message["more_body"]:
+                        return b"".join(parts)
+        except TimeoutError:
+            message_late = f"the body did not arrive within {self.settings.receive_timeout:g} s"
+            raise Refused(408, message_late, "slow_request", _CLOSE) from None
+
+    def _record(self, scope: Scope, answer: _Answer) -> None:
+        seconds = time.perf_counter() - answer.begin
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self.metrics.requests.labels(method, route, str(answer.status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        facts: dict[str, Any] = {
+            "request_id": answer.request_id,
+            "method": method,
+            "route": route,
+            "path": scope["path"][:PATH],
+            "status": answer.status,
+            "ms": round(1000 * seconds, 2),
+            "client": scope["client"][0] if scope.get("client") else None,
+            **scope["state"]["log"],
+        }
+        log.info("request", extra=facts)
+
+
+_CLOSE = {"Connection": "close"}  # what is left of the request stays unread

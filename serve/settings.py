@@ -1,0 +1,97 @@
+"""The service's settings, from environment variables that begin with TWEETS_."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import limits
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tweets.errors import UserError
+
+PREFIX = "TWEETS_"
+DRAIN = 10.0  # seconds, the most that a platform waits after SIGTERM
+
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _hashes(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _limit(value: str) -> str:
+    if value:
+        limits.parse(value)  # raises ValueError
+    return value
+
+
+class Settings(BaseSettings):
+    """What an operator may set; `TWEETS_PORT` sets `port`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    model: Path = Path("models/onnx")  # the exported folder; read again on SIGHUP
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "tweets"
+    version: Annotated[str, Field(max_length=64)] = ""  # empty: from the checksums of the model
+    commit: Annotated[str, Field(max_length=64)] = ""  # empty: asks Git, where there is a checkout
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    trusted_proxies: str = ""  # whose X-Forwarded-For is believed: addresses, commas between
+
+    threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, of whichever requests
+    queue_size: Count = 2_000  # texts that may wait; with more, 503
+
+    max_text_chars: Count = 10_000
+    max_texts: Count = 1_000  # in a request
+    max_body_bytes: Count = 4 * 2**20
+    max_connections: Count = 1_000
+    receive_timeout: Seconds = 5  # for a request to arrive
+    request_timeout: Seconds = 10  # for its answer, waiting included
+    drain_delay: Annotated[float, Field(ge=0)] = 1  # after SIGTERM: not ready, and still answering
+    drain_timeout: Seconds = 8  # then: for what was begun
+
+    api_keys: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], NoDecode, BeforeValidator(_hashes)] = []
+    rate_limit: Annotated[str, AfterValidator(_limit)] = ""  # of texts, for each key or address: `600/minute`
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_text: bool = False  # write the tweets themselves to the log
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.max_texts > self.queue_size:
+            raise ValueError(f"max_texts = {self.max_texts} must not exceed queue_size = {self.queue_size}")
+        if self.drain_delay + self.drain_timeout >= DRAIN:
+            raise ValueError(f"drain_delay + drain_timeout must be below {DRAIN:g} seconds")
+        return self
+
+
+def load() -> Settings:
+    """Return the settings of the environment.
+
+    Raises UserError that names each variable that is unknown or has a value that cannot be.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    found = [f"{name}: unknown; known are {', '.join(sorted(known))}" for name in _unknown(known)]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        found += [_describe(detail) for detail in error.errors()]
+    if found:
+        raise UserError("; ".join(found))
+    return settings
+
+
+def _unknown(known: set[str]) -> list[str]:
+    return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def _describe(detail: Any) -> str:
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not detail["loc"]:
+        return f"{PREFIX}*: {message}"
+    name = PREFIX + str(detail["loc"][0]).upper()
+    if name == PREFIX + "API_KEYS":  # whoever sets a key in place of its hash must not find it in a log
+        return f"{name}: {message}: each must be the SHA-256 of a key, as `python -m serve.keys` prints it"
+    return f"{name} = {detail['input']!r}: {message}"
