@@ -74,7 +74,7 @@ def test_a_good_tree_gets_one_ok_line(shared: Path) -> None:
     result = verified(shared)
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(
-        r"verify: OK: dvc.lock matches .*; all \d+ objects of its 7 outputs are in gs://.*\n", result.stdout
+        r"verify: OK: dvc.lock matches .*; all \d+ objects of its 8 outputs are in gs://.*\n", result.stdout
     )
     assert result.stderr == ""
 
@@ -184,13 +184,13 @@ def test_a_metric_that_git_does_not_track(clone: Path) -> None:
 
 
 def test_stages_of_other_kinds(clone: Path) -> None:
-    export = {"cmd": "python -m stages.export", "matrix": {"kind": ["onnx"]}}
+    convert = {"cmd": "python -m stages.convert", "matrix": {"kind": ["onnx"]}}
     (clone / "other").mkdir()
     (clone / "other/dvc.yaml").write_text(yaml.safe_dump({"stages": {"extra": {"cmd": "true"}}}))
-    edit(clone / "dvc.yaml", stages__export=export)
+    edit(clone / "dvc.yaml", stages__convert=convert)
     assert sorted(in_lock(clone)) == [
         f"{name}: not a plain stage of dvc.yaml in the root; only those can be checked"
-        for name in ("export@onnx", "extra")
+        for name in ("convert@onnx", "extra")
     ]
 
 
@@ -241,16 +241,16 @@ def test_another_command(clone: Path) -> None:
 
 
 def test_stages_in_one_file_only(clone: Path) -> None:
-    edit(clone / "dvc.lock", stages__evaluate=None)
+    edit(clone / "dvc.lock", stages__export=None)
     [line] = [line for line in in_lock(clone) if "dvc.lock" in line and "output" not in line]
-    assert line == "evaluate: not in dvc.lock; it was never run"
+    assert line == "export: not in dvc.lock; it was never run"
     (clone / "dvc.lock").unlink()
-    assert len([line for line in in_lock(clone) if "never run" in line]) == 6
+    assert len([line for line in in_lock(clone) if "never run" in line]) == 7
 
 
 def test_a_stage_that_is_only_in_the_lock(clone: Path) -> None:
-    edit(clone / "dvc.lock", stages__export={"cmd": "python -m stages.export"})
-    assert in_lock(clone) == ["dvc.lock has the stage export, dvc.yaml has not"]
+    edit(clone / "dvc.lock", stages__convert={"cmd": "python -m stages.convert"})
+    assert in_lock(clone) == ["dvc.lock has the stage convert, dvc.yaml has not"]
 
 
 def test_a_metric_that_was_edited_by_hand(clone: Path) -> None:

@@ -1,0 +1,400 @@
+"use strict";
+
+const LINES = 20; // that are labelled as one types
+const WORDS = 60; // of a text, beyond which no word is left out
+const BATCH = 200; // rows of a file in a request
+const PAUSE = 250; // ms without a key, before a request
+
+const $ = (id) => document.getElementById(id);
+let limits = {texts: BATCH, chars: 10000};
+
+// ---- The service
+
+let key = sessionStorage.getItem("key") || "";
+
+class Problem extends Error {}
+
+/** Ask the service; where it is busy, wait as long as it says and ask again. */
+async function ask(texts, signal) {
+  for (let attempt = 0; ; attempt++) {
+    const headers = {"Content-Type": "application/json"};
+    if (key) headers.Authorization = `Bearer ${key}`;
+    let response;
+    try {
+      response = await fetch("/predict", {method: "POST", headers, signal, body: JSON.stringify({text: texts})});
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Problem("The service does not answer.");
+    }
+    if (response.ok) return (await response.json()).predictions;
+    if ((response.status === 503 || response.status === 429) && attempt < 5) {
+      await sleep(1000 * Number(response.headers.get("Retry-After") || 1), signal);
+      continue;
+    }
+    const answer = await response.json().catch(() => ({}));
+    if (response.status === 401) $("key-part").hidden = false;
+    throw new Problem(answer.error || `The service answers with status ${response.status}.`);
+  }
+}
+
+function sleep(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(new DOMException("cancelled", "AbortError"));
+    }, {once: true});
+  });
+}
+
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = $("key").value.trim();
+  sessionStorage.setItem("key", key);
+  typed();
+});
+
+// ---- Elements
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+  made.append(...children);
+  return made;
+}
+
+function drawing(name, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+  made.append(...children);
+  return made;
+}
+
+function say(id, message) {
+  $(id).textContent = message;
+  $(id).hidden = !message;
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const number = (value) => value.toLocaleString("en");
+
+// ---- Type or paste
+
+let typing = new AbortController();
+let timer;
+
+$("text").addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(typed, PAUSE);
+});
+
+async function typed() {
+  typing.abort();
+  typing = new AbortController();
+  const {signal} = typing;
+  const all = $("text").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  const lines = all.slice(0, LINES);
+  say("text-problem", all.length > LINES ? `Only the first ${LINES} of ${all.length} lines are labelled here; a file takes more.` : "");
+  if (!lines.length) {
+    $("results").replaceChildren();
+    $("results").setAttribute("aria-busy", "false");
+    return;
+  }
+  $("results").setAttribute("aria-busy", "true");
+  try {
+    const predictions = await ask(lines, signal);
+    const shown = lines.map((line, index) => result(line, predictions[index]));
+    $("results").replaceChildren(...shown);
+    for (let index = 0; index < lines.length; index++) await attribute(lines[index], predictions[index], shown[index], signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    $("results").replaceChildren();
+    say("text-problem", error.message);
+  }
+  $("results").setAttribute("aria-busy", "false");
+}
+
+function result(line, prediction) {
+  const bars = Object.entries(prediction.probabilities).map(([label, p]) => {
+    const fill = element("span", {class: "fill"});
+    fill.style.width = `${100 * p}%`;
+    return element("div", {class: label === prediction.label ? "bar first" : "bar"},
+      element("span", {}, label), element("span", {class: "track", "aria-hidden": "true"}, fill),
+      element("span", {class: "number"}, percent(p)));
+  });
+  return element("article", {}, element("p", {class: "words", dir: "auto"}, line), ...bars, element("p", {class: "hint"}));
+}
+
+/** Leave out one word at a time, all in one request, and show by how much the label's probability falls or rises. */
+async function attribute(line, prediction, shown, signal) {
+  const parts = line.split(/(\s+)/);
+  const places = parts.map((part, index) => index).filter((index) => parts[index].trim());
+  const hint = shown.querySelector(".hint");
+  if (places.length < 2) return;
+  if (places.length > Math.min(WORDS, limits.texts)) {
+    hint.textContent = `More than ${WORDS} words: no word was left out.`;
+    return;
+  }
+  const without = places.map((place) => parts.filter((_, index) => index !== place).join("").trim());
+  const others = await ask(without, signal);
+  const before = prediction.probabilities[prediction.label];
+  const effects = new Map(places.map((place, index) => [place, before - others[index].probabilities[prediction.label]]));
+  const strongest = Math.max(...[...effects.values()].map(Math.abs), 0.01);
+  shown.querySelector(".words").replaceChildren(...parts.map((part, index) => {
+    if (!effects.has(index)) return part;
+    const effect = effects.get(index);
+    const word = element("span", {class: "word", title: `${signed(effect)} points of ${prediction.label}`}, part);
+    word.style.backgroundColor = `rgba(var(${effect > 0 ? "--more" : "--less"}), ${(0.55 * Math.abs(effect) / strongest).toFixed(2)})`;
+    return word;
+  }));
+  const sorted = [...effects].filter(([, effect]) => Math.abs(effect) >= 0.005).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  const named = sorted.slice(0, 3).flatMap(([place, effect]) => [element("bdi", {}, `“${parts[place]}”`), ` ${signed(effect)}, `]);
+  hint.replaceChildren(...(named.length
+    ? [`What a word adds to ${prediction.label}, in points, found by leaving it out alone: `, ...named, "others less. Together, words may act otherwise."]
+    : [`No word, left out alone, moves ${prediction.label} by half a point.`]));
+}
+
+const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(0)}`;
+
+// ---- A file
+
+/** Yield the rows of a CSV file, each a list of cells: quotes, line breaks in them, and a byte order mark as they come. */
+async function* rows(file, tell, signal) {
+  const reader = file.stream().pipeThrough(new TextDecoderStream("utf-8", {fatal: true})).getReader();
+  let row = [], cell = "", quoted = false, afterQuote = false, read = 0;
+  try {
+    for (;;) {
+      if (signal.aborted) throw new DOMException("cancelled", "AbortError");
+      let chunk;
+      try {
+        chunk = await reader.read();
+      } catch (error) {
+        throw new Problem(error instanceof TypeError ? "The file is not UTF-8 text. Save it as “CSV UTF-8”." : `The file cannot be read: ${error.message}`);
+      }
+      if (chunk.done) break;
+      read += chunk.value.length;
+      tell(read);
+      if (chunk.value.includes("\0")) throw new Problem("The file is not a CSV file: it has binary content.");
+      for (const sign of chunk.value) {
+        if (quoted) {
+          if (afterQuote) {
+            afterQuote = false;
+            if (sign === '"') { cell += '"'; continue; }
+            quoted = false;
+          } else {
+            if (sign === '"') afterQuote = true; else cell += sign;
+            continue;
+          }
+        }
+        if (sign === '"' && cell === "") quoted = true;
+        else if (sign === ",") { row.push(cell); cell = ""; }
+        else if (sign === "\n") { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); cell = ""; yield row; row = []; }
+        else cell += sign;
+      }
+    }
+    if (quoted && !afterQuote) throw new Problem("The file ends within a quoted cell: a quote is missing.");
+    if (cell || row.length) { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); yield row; }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** A cell as it goes into the download: what a spreadsheet would compute becomes text. */
+function csvCell(value) {
+  const safe = /^[=+\-@\t\r]/.test(value) && !/^[+-]?[\d.]+(e[+-]?\d+)?$/i.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+const csvLine = (cells) => `${cells.map(csvCell).join(",")}\r\n`;
+
+let header = [];
+let work = new AbortController();
+
+$("file").addEventListener("change", async () => {
+  say("file-problem", "");
+  $("file-done").hidden = $("column-part").hidden = true;
+  $("start").disabled = true;
+  const [file] = $("file").files;
+  if (!file) return;
+  try {
+    const first = await rows(file, () => {}, new AbortController().signal).next();
+    if (first.done) throw new Problem("The file is empty.");
+    header = first.value;
+    $("column").replaceChildren(...header.map((name, index) => element("option", {value: index}, name || `column ${index + 1}`)));
+    $("column").value = Math.max(0, header.findIndex((name) => /^(text|tweet|originaltweet|content|message)$/i.test(name.trim())));
+    $("column-part").hidden = false;
+    $("start").disabled = false;
+  } catch (error) {
+    say("file-problem", error.message);
+  }
+});
+
+$("file-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [file] = $("file").files;
+  work = new AbortController();
+  busy(true);
+  say("file-problem", "");
+  $("file-done").hidden = true;
+  try {
+    const parts = await labelled(file, Number($("column").value), work.signal);
+    URL.revokeObjectURL($("download").href);
+    $("download").href = URL.createObjectURL(new Blob(parts, {type: "text/csv"}));
+    $("download").download = file.name.replace(/(\.csv)?$/i, "-labelled.csv");
+    $("file-done").hidden = false;
+    $("download").focus();
+  } catch (error) {
+    if (error.name !== "AbortError") say("file-problem", error.message);
+    $("progress-text").textContent = error.name === "AbortError" ? "Cancelled." : "Stopped.";
+  }
+  busy(false);
+});
+
+$("cancel").addEventListener("click", () => work.abort());
+
+function busy(is) {
+  $("start").disabled = $("file").disabled = $("column").disabled = is;
+  $("cancel").hidden = !is;
+  if (is) {
+    $("progress-part").hidden = false;
+    $("cancel").focus();
+  } else if (document.activeElement === document.body) $("start").focus();
+}
+
+/** Return the labelled file in parts. Rows without a tweet keep their place and get no label. */
+async function labelled(file, column, signal) {
+  const begin = performance.now();
+  const parts = [], size = Math.min(BATCH, limits.texts);
+  let batch = [], done = 0, tooLong = 0, read = 0, lineNumber = 0;
+
+  async function flush() {
+    const texts = batch.map((row) => row[column].slice(0, limits.chars));
+    const wanted = texts.map((text, index) => index).filter((index) => texts[index].trim());
+    const predictions = wanted.length ? await ask(wanted.map((index) => texts[index]), signal) : [];
+    const of = new Map(wanted.map((index, place) => [index, predictions[place]]));
+    parts.push(batch.map((row, index) => {
+      const found = of.get(index);
+      const added = found ? [found.label, ...allLabels.map((label) => String(found.probabilities[label]))] : ["", ...allLabels.map(() => "")];
+      return csvLine([...row, ...added]);
+    }).join(""));
+    done += batch.length;
+    batch = [];
+    const share = Math.min(1, read / file.size), seconds = (performance.now() - begin) / 1000;
+    $("progress").value = share;
+    const left = share > 0 ? Math.ceil(seconds / share - seconds) : 0;
+    $("progress-text").textContent = `${number(done)} rows, ${percent(share)}, ${left} s left`;
+  }
+
+  for await (const row of rows(file, (count) => { read = count; }, signal)) {
+    lineNumber++;
+    if (lineNumber === 1) {
+      parts.push("\ufeff", csvLine([...row, "predicted", ...allLabels.map((label) => `p_${label}`)]));
+      continue;
+    }
+    if (row.length === 1 && row[0] === "") continue;
+    if (row.length !== header.length) throw new Problem(`Row ${number(lineNumber)} has ${row.length} cells, and the header has ${header.length}.`);
+    if (row[column].length > limits.chars) tooLong++;
+    batch.push(row);
+    if (batch.length === size) await flush();
+  }
+  if (batch.length) await flush();
+  if (!done) throw new Problem("The file has a header and no rows.");
+  $("progress").value = 1;
+  const note = tooLong ? ` ${number(tooLong)} were cut to ${number(limits.chars)} characters before they were labelled.` : "";
+  $("progress-text").textContent = `${number(done)} rows labelled in ${Math.ceil((performance.now() - begin) / 1000)} s.${note}`;
+  return parts;
+}
+
+// ---- The model's card
+
+let allLabels = [];
+
+async function card() {
+  const [model, described] = await Promise.all(["/model", "/openapi.json"].map(async (path) => {
+    const response = await fetch(path);
+    if (!response.ok) throw new Problem("The model's card cannot be had.");
+    return response.json();
+  }));
+  const body = described.components.schemas.PredictRequest.properties.text.oneOf;
+  limits = {
+    texts: body.find((kind) => kind.type === "array").maxItems,
+    chars: body.find((kind) => kind.type === "string").maxLength,
+  };
+  allLabels = model.labels;
+  $("labels").textContent = allLabels.join(", ").replace(/, ([^,]*)$/, " or $1");
+  $("card").replaceChildren(...identity(model), ...scores(model.card), ...confusion(model), ...reliability(model.card), ...bounds(model.card));
+}
+
+function identity(model) {
+  const source = model.card.source, splits = model.card.prepare.splits;
+  const facts = {
+    Version: `${model.name}, ${model.version}`,
+    Commit: model.commit || "unknown: the service does not run in a checkout",
+    "In dvc.lock": {true: "yes: these are the files that the commit's dvc.lock names", false: "no: the files are others than the commit's dvc.lock names", null: "unknown: no dvc.lock beside the service"}[model.lock.is_in_dvc_lock],
+    "DVC hash": model.lock.md5,
+    Data: `${source.source}; ${splits.map((split) => `${number(split.rows)} tweets for ${split.split}`).join(", ")}`,
+    "Data's SHA-256": Object.values(source.sha256).join(", "),
+  };
+  return [element("dl", {}, ...Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]))];
+}
+
+function table(caption, head, body, textual = 1) {
+  const kind = (index) => (index < textual ? {} : {class: "n"});
+  return element("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": caption}, element("table", {}, element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, ...head.map((cell, index) => element("th", {scope: "col", ...kind(index)}, cell)))),
+    element("tbody", {}, ...body.map((row) => element("tr", {}, ...row.map((cell, index) => (index ? element("td", kind(index), cell) : element("th", {scope: "row"}, cell))))))));
+}
+
+function scores(found) {
+  const [trained] = found.evaluate.models, int8 = found.export.int8, three = (value) => value.toFixed(3);
+  const named = {macro_f1: "macro-F1", accuracy: "accuracy", macro_recall: "macro-recall", log_loss: "log loss", calibration_error: "calibration error"};
+  const body = Object.entries(named).map(([name, shown]) => {
+    const interval = trained.intervals[name];
+    return [shown, three(int8[name]), three(trained[name]), interval ? `${three(interval[0])} to ${three(interval[1])}` : ""];
+  });
+  return [
+    element("h3", {}, "Scores"),
+    table(`On ${number(found.evaluate.rows)} test tweets; 95 % bootstrap intervals`, ["", "served (int8)", "trained", "interval"], body),
+    table("Of the trained model, by label", ["", "precision", "recall", "F1", "tweets"], trained.labels.map((label) => [label.label, three(label.precision), three(label.recall), three(label.f1), number(label.rows)])),
+  ];
+}
+
+function confusion(model) {
+  const at = new Map(model.card.confusion.map((cell) => [`${cell.actual} ${cell.predicted}`, cell]));
+  const body = model.labels.map((actual) => [actual, ...model.labels.map((predicted) => {
+    const cell = at.get(`${actual} ${predicted}`);
+    return `${number(cell.rows)} (${cell.percent.toFixed(0)} %)`;
+  })]);
+  return [element("h3", {}, "What is taken for what"), table("Test tweets by their label (rows) and the one predicted (columns)", ["", ...model.labels], body)];
+}
+
+function reliability(found) {
+  const points = found.reliability.filter((point) => point.group === "transformer");
+  const x = (value) => 50 + 250 * value, y = (value) => 270 - 250 * value;
+  const ticks = [0, 0.5, 1].flatMap((value) => [
+    drawing("text", {x: x(value), y: 288, "text-anchor": "middle"}, value.toString()),
+    drawing("text", {x: 42, y: y(value) + 4, "text-anchor": "end"}, value.toString()),
+  ]);
+  const picture = drawing("svg", {viewBox: "0 0 320 310", width: 320, height: 310, role: "img", "aria-label": `Share of right labels by confidence: ${points.map((point) => `${percent(point.confidence)} confident, ${percent(point.accuracy)} right`).join("; ")}`},
+    drawing("path", {class: "axis", d: `M${x(0)} ${y(1)}V${y(0)}H${x(1)}`, fill: "none"}),
+    drawing("path", {class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`}),
+    drawing("path", {class: "line", d: points.map((point, index) => `${index ? "L" : "M"}${x(point.confidence)} ${y(point.accuracy)}`).join("")}),
+    ...points.map((point) => drawing("circle", {class: "dot", cx: x(point.confidence), cy: y(point.accuracy), r: 3})),
+    ...ticks,
+    drawing("text", {x: 175, y: 306, "text-anchor": "middle"}, "confidence"),
+    drawing("text", {x: 14, y: 145, "text-anchor": "middle", transform: "rotate(-90 14 145)"}, "share right"));
+  return [element("h3", {}, "How far to trust a probability"), picture, element("p", {class: "hint"}, "On the dashed line, a label that is said with 80 % is right 80 times in 100.")];
+}
+
+function bounds(found) {
+  const worst = [...found.slices].filter((slice) => slice.rows >= 100).sort((a, b) => a.accuracy - b.accuracy).slice(0, 5);
+  const texts = [
+    "It was trained on English tweets; of other languages and other kinds of text it knows nothing, and says something all the same.",
+    "It sees the words, not what they refer to: irony, quotations and the thread around a tweet are lost on it.",
+    "The annotators of the data disagree often. A single label is no ground for a decision about a person.",
+  ];
+  return [element("h3", {}, "Limits"), element("ul", {}, ...texts.map((text) => element("li", {}, text))),
+    table("Where the trained model is right least often", ["", "accuracy", "tweets"], worst.map((slice) => [slice.slice, slice.accuracy.toFixed(3), number(slice.rows)]))];
+}
+
+card().catch((error) => say("card-problem", error instanceof Problem ? error.message : `The card cannot be shown: ${error.message}`));
