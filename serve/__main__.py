@@ -9,6 +9,7 @@ anew.
 import asyncio
 import logging
 import signal
+import socket
 from asyncio import TimerHandle
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serve import app, logs, settings
 from serve.requests import Requests
 from tweets import errors
+from tweets.errors import UserError
 
 log = logging.getLogger("serve")
 
@@ -62,14 +64,13 @@ class Server(uvicorn.Server):
         self.requests, self.delay = requests, delay
         self._reloading: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.loop = asyncio.get_running_loop()
         if hasattr(signal, "SIGHUP"):
             self.loop.add_signal_handler(signal.SIGHUP, self._reload)
-        for server in self.servers:
-            for socket in server.sockets:
-                log.info("serving version %s at port %s", self.service.served.version, socket.getsockname()[1])
+        port = (sockets or [])[0].getsockname()[1]
+        log.info("serving version %s at port %s", self.service.served.version, port)
 
     def _reload(self) -> None:
         if not self._reloading or self._reloading.done():
@@ -83,15 +84,26 @@ class Server(uvicorn.Server):
         self.loop.call_soon_threadsafe(self.loop.call_later, self.delay, super().handle_exit, sig, frame)
 
 
+def bound(host: str, port: int) -> socket.socket:
+    """Return a socket at the address. Raises UserError when there is none to be had."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise UserError(f"{host}:{port}: {error.strerror} (TWEETS_HOST, TWEETS_PORT)") from None
+    return made
+
+
 def main() -> None:
     chosen = settings.load()
     application, requests = app.create(chosen)
+    listener = bound(chosen.host, chosen.port)
     Protocol.receive_timeout = chosen.receive_timeout
-    listener = logs.start(chosen.log_level, requests.metrics.dropped_logs)
+    log_writer = logs.start(chosen.log_level, requests.metrics.dropped_logs)
     config = uvicorn.Config(
         requests,
-        host=chosen.host,
-        port=chosen.port,
         http=Protocol,
         ws="none",
         access_log=False,
@@ -104,9 +116,9 @@ def main() -> None:
     )
     logging.getLogger("uvicorn.error").setLevel("WARNING")
     try:
-        Server(config, application, requests, chosen.drain_delay).run()
+        Server(config, application, requests, chosen.drain_delay).run([listener])
     finally:
-        listener.stop()
+        log_writer.stop()
 
 
 if __name__ == "__main__":

@@ -84,21 +84,15 @@ class Service:
             raise Refused(429, message, "rate_limit", {"Retry-After": seconds})
 
 
-bearer = HTTPBearer(auto_error=False, description="Where the service asks for keys")
-
-
-def service_of(request: Request) -> Service:
-    return request.app.state.service  # type: ignore[no-any-return]
+bearer = HTTPBearer(auto_error=False)
 
 
 async def authorised(
     request: Request,
     credentials: HTTPAuthorizationCredentials | None = Depends(bearer),  # noqa: B008
 ) -> None:
-    """Raise Refused unless the request has one of the keys, where there are keys."""
-    known = service_of(request).settings.api_keys
-    if not known:
-        return
+    """Raise Refused unless the request has one of the keys."""
+    known = request.app.state.service.settings.api_keys
     if not credentials or not keys.is_known(credentials.credentials, known):
         what = "a key that is not known" if credentials else "no key"
         message = f"{what}: send `Authorization: Bearer KEY`"
@@ -133,9 +127,10 @@ def create(settings: Settings) -> tuple[FastAPI, Requests]:
         responses={422: {"model": schemas.Problem, "description": "What is wrong with the request"}},
     )
     app.state.service = service
-    _handle_errors(app)
-    _add_routes(app, service, PredictRequest)
-    inference.add_routes(app, service, InferRequest, authorised, PROBLEMS)
+    _handle_errors(app, service)
+    guards = [Depends(authorised)] if settings.api_keys else []
+    _add_routes(app, service, PredictRequest, guards)
+    inference.add_routes(app, service, InferRequest, guards, PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app, Requests(app, settings, service.metrics)
 
@@ -154,8 +149,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _add_routes(app: FastAPI, service: Service, PredictRequest: Any) -> None:
-    @app.post("/predict", responses=PROBLEMS, dependencies=[Depends(authorised)], tags=["tweets"])
+def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, guards: list[Any]) -> None:
+    @app.post("/predict", responses=PROBLEMS, dependencies=guards, tags=["tweets"])
     async def predict(request: Request, body: PredictRequest) -> schemas.PredictAnswer:
         """Label one tweet or a list of tweets."""
         texts = [body.text] if isinstance(body.text, str) else body.text
@@ -193,13 +188,18 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any) -> None:
         return FileResponse(PAGE / "index.html", headers=SECURITY)
 
 
-def _handle_errors(app: FastAPI) -> None:
+def _handle_errors(app: FastAPI, service: Service) -> None:
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> JSONResponse:
+        service.metrics.refused.labels(error.reason).inc()
+        return error.response()
+
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse({"error": "; ".join(describe(detail) for detail in error.errors()[:5])}, 422)
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+    async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)

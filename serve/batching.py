@@ -96,7 +96,7 @@ class Batcher:
         passed: list[Job] = []
         while self._jobs and len(batch) < self.batch_size:
             job = self._jobs.popleft()
-            if job.taken == len(job.texts):  # its client has left
+            if job.done.done():  # failed, or its client has left
                 continue
             if batch and job.served is not batch[0][0].served:
                 passed.append(job)

@@ -1,9 +1,8 @@
 """The routes of the Open Inference Protocol, version 2, over HTTP."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 
 from serve import schemas
 from serve.models import Served
@@ -23,7 +22,7 @@ Name = Annotated[str, Path(max_length=64)]
 
 
 def add_routes(
-    app: FastAPI, service: "Service", InferRequest: Any, authorised: Callable[..., Any], problems: dict[int | str, Any]
+    app: FastAPI, service: "Service", InferRequest: Any, guards: list[Any], problems: dict[int | str, Any]
 ) -> None:
     """Add the routes to the application."""
 
@@ -76,11 +75,10 @@ def add_routes(
         response.status_code = 200 if service.is_ready else 503
         return schemas.ModelReady(name=name, ready=service.is_ready)
 
-    guarded = [Depends(authorised)]
     errors = problems | NOT_FOUND
 
-    @app.post(NAMED + "/infer", tags=["Open Inference Protocol"], responses=errors, dependencies=guarded)
-    @app.post(VERSIONED + "/infer", tags=["Open Inference Protocol"], responses=errors, dependencies=guarded)
+    @app.post(NAMED + "/infer", tags=["Open Inference Protocol"], responses=errors, dependencies=guards)
+    @app.post(VERSIONED + "/infer", tags=["Open Inference Protocol"], responses=errors, dependencies=guards)
     async def infer(
         request: Request, body: InferRequest, name: Name, version: Name | None = None
     ) -> schemas.InferAnswer:

@@ -42,9 +42,7 @@ def start(level: str, dropped: Counter) -> QueueListener:
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(RECORDS)
     writer = _Writer(dropped)
     fields = {"levelname": "level", "name": "logger", "asctime": "time"}
-    writer.setFormatter(
-        JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=fields, json_ensure_ascii=False)
-    )
+    writer.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=fields))
     root = logging.getLogger()
     root.handlers, root.level = [_BoundedHandler(waiting, dropped)], logging.getLevelNamesMapping()[level.upper()]
     listener = QueueListener(waiting, writer)

@@ -104,6 +104,8 @@ class Requests:
         limit = self.settings.max_body_bytes
         too_large = Refused(413, f"the body is too large: {limit} bytes are allowed", "body_too_large", _CLOSE)
         length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdecimal():
+            raise Refused(400, "Content-Length is not a number", "bad_length", _CLOSE)
         if len(length) > 18 or int(length) > limit:
             raise too_large
         parts, size = [], 0
@@ -113,11 +115,11 @@ class Requests:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(LEFT, "the client has left", "client_left")
-                    parts.append(message["body"])
-                    size += len(message["body"])
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
                     if size > limit:
                         raise too_large
-                    if not message["more_body"]:
+                    if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError:
             message_late = f"the body did not arrive within {self.settings.receive_timeout:g} s"

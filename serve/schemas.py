@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from serve.settings import Settings
 
@@ -17,6 +17,14 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("blank: needs at least one character that is not white space")
     return text
+
+
+def _whole(value: Any) -> Any:
+    """Read 2.0 as JSON means it, an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Size = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 
 
 def _kind(value: Any) -> str:
@@ -49,7 +57,7 @@ def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel]]:
         """The tweets, as a tensor of N strings."""
 
         name: Literal["text"]
-        shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=1)]
+        shape: Annotated[list[Size], Field(min_length=1, max_length=1)]
         datatype: Literal["BYTES"]
         data: Texts
         parameters: dict[str, Any] = {}

@@ -135,7 +135,7 @@ async function attribute(line, prediction, shown, signal) {
     hint.textContent = `More than ${WORDS} words: no word was left out.`;
     return;
   }
-  const without = places.map((place) => parts.filter((_, index) => index !== place).join("").trim());
+  const without = places.map((place) => parts.filter((_, index) => index !== place && index !== place + 1).join("").trim());
   const others = await ask(without, signal);
   const before = prediction.probabilities[prediction.label];
   const effects = new Map(places.map((place, index) => [place, before - others[index].probabilities[prediction.label]]));

@@ -1,0 +1,194 @@
+"""The queue of the service: what is computed together, in which order, and what is refused or forgotten."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from serve.batching import Batcher
+from serve.models import Served
+from serve.refusals import Refused
+
+
+class Recorder:
+    """Stands where a model is: writes down its batches, holds each until it is let go, answers with the lengths."""
+
+    labels = ("a", "b")
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.go = threading.Semaphore(0)
+
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        self.batches.append(list(texts))
+        assert self.go.acquire(timeout=10)
+        if "poison" in texts:
+            raise RuntimeError("poison")
+        return np.array([[len(text), 0] for text in texts], float)
+
+
+def served(model: Recorder) -> Served:
+    return cast("Served", model)
+
+
+async def begun(model: Recorder, batches: int) -> None:
+    """Wait until so many batches have begun."""
+    async with asyncio.timeout(10):
+        while len(model.batches) < batches:
+            await asyncio.sleep(0.001)
+
+
+def with_batcher(test: Any, **settings: int) -> Any:
+    """Run a coroutine function of a batcher and a model; all batches that still come are let go."""
+
+    async def main() -> Any:
+        model, batcher = Recorder(), Batcher(settings.get("batch_size", 4), settings.get("queue_size", 100))
+        running = asyncio.create_task(batcher.run())
+        try:
+            return await test(batcher, model)
+        finally:
+            model.go.release(1000)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+def ask(batcher: Batcher, model: Recorder, *texts: str) -> "asyncio.Task[Any]":
+    return asyncio.create_task(batcher.predict(served(model), texts))
+
+
+def test_what_waits_is_computed_together_and_handed_back_in_order() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        first = ask(batcher, model, "a")
+        await begun(model, 1)
+        others = [ask(batcher, model, "bb", "ccc"), ask(batcher, model, "dddd")]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 3
+        model.go.release(2)
+        assert [found[:, 0].tolist() for found in await asyncio.gather(first, *others)] == [[1], [2, 3], [4]]
+        assert [sorted(batch) for batch in model.batches] == [["a"], ["bb", "ccc", "dddd"]]
+        assert batcher.waiting == 0
+
+    with_batcher(test)
+
+
+def test_a_long_list_does_not_hold_up_a_single_text() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        many = ask(batcher, model, *(f"m{number}" for number in range(12)))
+        await begun(model, 1)
+        single = ask(batcher, model, "single")
+        await asyncio.sleep(0)
+        model.go.release(2)
+        await single
+        assert "single" in model.batches[1]
+        assert not many.done()
+        model.go.release(10)
+        assert len(await many) == 12
+
+    with_batcher(test)
+
+
+def test_a_batch_is_never_too_large() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        model.go.release(10)
+        assert len(await batcher.predict(served(model), ["x"] * 11)) == 11
+        assert [len(batch) for batch in model.batches] == [4, 4, 3]
+
+    with_batcher(test)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        first = ask(batcher, model, "a")
+        await begun(model, 1)
+        second = ask(batcher, model, "b", "c", "d")
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="busy: 3 texts wait, and 5 may; try again in 1 s") as raised:
+            await batcher.predict(served(model), ["x"] * 3)
+        assert (raised.value.status, raised.value.headers) == (503, {"Retry-After": "1"})
+        third = ask(batcher, model, "e", "f")
+        model.go.release(9)
+        await asyncio.gather(first, second, third)
+        assert not any("x" in batch for batch in model.batches)
+
+    with_batcher(test, queue_size=5)
+
+
+def test_nobody_computes_for_a_client_that_left() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        first = ask(batcher, model, "a")
+        await begun(model, 1)
+        left, stays = ask(batcher, model, "left", "left"), ask(batcher, model, "stays")
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.sleep(0)
+        assert batcher.waiting == 1
+        model.go.release(2)
+        await asyncio.gather(first, stays)
+        assert model.batches == [["a"], ["stays"]]
+
+    with_batcher(test)
+
+
+def test_a_client_may_leave_while_its_texts_are_computed() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        left = ask(batcher, model, "left", "l", "l", "l", "rest")
+        await begun(model, 1)
+        left.cancel()
+        stays = ask(batcher, model, "stays")
+        model.go.release(2)
+        assert (await stays).tolist() == [[5, 0]]
+        assert model.batches[1:] == [["stays"]]
+        assert batcher.waiting == 0
+
+    with_batcher(test)
+
+
+def test_an_error_reaches_those_of_its_batch_and_no_other() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        first = ask(batcher, model, "a")
+        await begun(model, 1)
+        broken = [ask(batcher, model, "poison", "b"), ask(batcher, model, "c")]
+        gone = ask(batcher, model, "d")
+        await asyncio.sleep(0)
+        model.go.release(1)
+        await begun(model, 2)
+        gone.cancel()
+        model.go.release(9)
+        results = await asyncio.gather(first, *broken, ask(batcher, model, "fine"), return_exceptions=True)
+        assert [type(found) for found in results] == [np.ndarray, RuntimeError, RuntimeError, np.ndarray]
+
+    with_batcher(test)
+
+
+def test_a_failed_job_leaves_the_queue() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        broken = ask(batcher, model, "poison", *"bcdefgh")
+        model.go.release(9)
+        with pytest.raises(RuntimeError, match="poison"):
+            await broken
+        assert batcher.waiting == 0
+        assert len(await batcher.predict(served(model), ["fine"])) == 1
+        assert model.batches[1:] == [["fine"]]
+
+    with_batcher(test)
+
+
+def test_each_text_goes_to_the_model_that_was_served_when_it_came() -> None:
+    async def test(batcher: Batcher, old: Recorder) -> None:
+        new = Recorder()
+        new.go.release(9)
+        first = ask(batcher, old, "a")
+        await begun(old, 1)
+        tasks = [ask(batcher, old, "b"), ask(batcher, new, "c"), ask(batcher, old, "d"), ask(batcher, new, "e")]
+        await asyncio.sleep(0)
+        old.go.release(9)
+        await asyncio.gather(first, *tasks)
+        assert (old.batches, new.batches) == ([["a"], ["b", "d"]], [["c", "e"]])
+
+    with_batcher(test)
