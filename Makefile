@@ -5,12 +5,18 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 BENCHMARKS := train tricks profile data predict dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
 
-test: setup-dev check ## all checks, all tests, branch coverage of stages, tools and tweets
+serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, from an environment of its own without torch
+	$(BIN:.venv/%=.venv-serve/%)/python -m serve
+
+browser: setup-dev ## Chromium for the tests of the page, where none is installed
+	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
+
+test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
 	$(IN_VENV) pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=95
 
 check: setup-dev ## lint, format, types, secrets, YAML, workflows
@@ -77,8 +83,13 @@ setup-dev: .venv/requirements-dev
 	$(PIP_INSTALL) -r requirements.txt
 	touch $@
 
-.venv/requirements-dev: requirements-dev.txt .venv/requirements
+.venv/requirements-dev: requirements-dev.txt requirements-serve.txt .venv/requirements
 	$(PIP_INSTALL) -r requirements-dev.txt
+	touch $@
+
+.venv-serve/requirements: requirements-serve.txt constraints.txt
+	$(PYTHON) -m venv .venv-serve
+	$(BIN:.venv/%=.venv-serve/%)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-serve.txt
 	touch $@
 
 constraints: setup-dev ## write constraints.txt anew, from the environment as it is

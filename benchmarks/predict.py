@@ -1,12 +1,13 @@
-"""How fast the trained model labels tweets, beside `transformers.pipeline` with the same folder.
+"""How fast the model labels tweets, as it was trained and as it is exported, beside `transformers.pipeline`.
 
     python -m benchmarks.predict
 
 Every way gets the same raw tweets of the test split, cleans them with `tweets.text.clean` and computes on THREADS
-threads of the CPU; none is quantised. Ours is `tweets.model.load(...).predict`, also shown in float32. The pipeline, in
-float32 as it loads the folder, gets all tweets in one call, with its default batch size of 1 and with 32. Then one
-tweet a call, each tweet by every way. Fails where ours and the pipeline's answers differ by more than TOLERANCE, or
-ours from run to run. Prints two tables and writes benchmarks/results/predict.json.
+threads of the CPU. Ours are `tweets.exported.load(...).predict`, which is int8 and what the service runs, and
+`tweets.model.load(...).predict`, also shown in float32, which are not quantised. The pipeline, in float32 as it loads
+the folder, gets all tweets in one call, with its default batch size of 1 and with 32. Then one tweet a call, each tweet
+by every way. Fails where a probability of `tweets.model` differs from the pipeline's by more than TOLERANCE, or where
+ours differ from run to run. Prints two tables and writes benchmarks/results/predict.json.
 """
 
 import time
@@ -20,11 +21,12 @@ import transformers
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, files, model, tables
+from tweets import errors, exported, files, model, tables
 from tweets.errors import UserError
 from tweets.text import clean
 
 MODEL = Path("models/transformer")
+ONNX = Path("models/onnx")
 TWEETS = Path("data/prepared/test.parquet")
 RESULT = Path("benchmarks/results/predict.json")
 COUNT = 512  # tweets in a batch
@@ -32,6 +34,7 @@ ROUNDS = 5
 SINGLE = 300  # tweets that go alone
 THREADS = 2
 TOLERANCE = {"bf16": 0.03, "fp32": 1e-4}  # of a probability
+EXPORTED = "tweets.exported, int8"
 OURS, OURS_FP32 = "tweets.model", "tweets.model, fp32"
 PIPELINE, PIPELINE_32 = "transformers.pipeline", "transformers.pipeline, batch_size=32"
 
@@ -50,6 +53,7 @@ def ways() -> dict[str, Way]:
         return np.array([[row[label] for label in ours.labels] for row in scores])
 
     return {
+        EXPORTED: exported.load(ONNX, threads=THREADS).predict,
         OURS: ours.predict,
         OURS_FP32: model.load(MODEL, precision="fp32").predict,
         PIPELINE: by_pipeline,
@@ -60,12 +64,17 @@ def ways() -> dict[str, Way]:
 def agreement(answers: dict[str, Floats]) -> dict[str, dict[str, float]]:
     """Return how ours differ from the pipeline's: the share of equal labels, and the largest difference.
 
-    Raises UserError when a probability differs by more than TOLERANCE.
+    Raises UserError when a probability of those that are not quantised differs by more than TOLERANCE.
     """
     truth, found = answers[PIPELINE], {}
-    for name, precision in ((OURS, "bf16" if model.has_bf16("cpu") else "fp32"), (OURS_FP32, "fp32")):
+    allowed = {
+        EXPORTED: 1.0,
+        OURS: TOLERANCE["bf16" if model.has_bf16("cpu") else "fp32"],
+        OURS_FP32: TOLERANCE["fp32"],
+    }
+    for name, tolerance in allowed.items():
         difference = float(np.abs(answers[name] - truth).max())
-        if difference > TOLERANCE[precision]:
+        if difference > tolerance:
             raise UserError(f"{name}: a probability differs from the pipeline's by {difference:.2g}")
         same = float((answers[name].argmax(1) == truth.argmax(1)).mean())
         found[name] = {"same_labels": same, "largest_difference": difference}
@@ -80,7 +89,7 @@ def batches(labelling: dict[str, Way], texts: Sequence[str]) -> tuple[dict[str, 
         begin = time.perf_counter()
         found = labelling[name](texts)
         seconds = time.perf_counter() - begin
-        if name == OURS and not np.array_equal(answers.setdefault(name, found), found):
+        if name in (EXPORTED, OURS) and not np.array_equal(answers.setdefault(name, found), found):
             raise UserError(f"{name}: gives other probabilities from run to run")
         answers[name] = found
         return len(texts) / seconds
@@ -97,7 +106,7 @@ def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[fl
         way([text])
         return 1000 * (time.perf_counter() - begin)
 
-    each = {name: partial(timed, labelling[name], iter(texts)) for name in (OURS, OURS_FP32, PIPELINE)}
+    each = {name: partial(timed, labelling[name], iter(texts)) for name in (EXPORTED, OURS, OURS_FP32, PIPELINE)}
     return turns.by_turns(each, len(texts) - 1)
 
 
@@ -109,15 +118,15 @@ def main() -> None:
         agreed = agreement(answers)
         milliseconds = single(labelling, texts[: SINGLE + 1])
     p95 = {name: float(np.percentile(values, 95)) for name, values in milliseconds.items()}
-    print(turns.table(rates, ours=OURS, unit="tweets/s", higher_is_better=True))
+    print(turns.table(rates, ours=EXPORTED, unit="tweets/s", higher_is_better=True))
     print()
-    print(turns.table(milliseconds, ours=OURS, unit="ms for one tweet", higher_is_better=False))
+    print(turns.table(milliseconds, ours=EXPORTED, unit="ms for one tweet", higher_is_better=False))
     print()
     print("95th percentile, ms:", ", ".join(f"{name} {value:.1f}" for name, value in p95.items()))
     for name, found in agreed.items():
         same, difference = found["same_labels"], found["largest_difference"]
         print(f"{name}: {same:.2%} of the labels are the pipeline's; probabilities differ by {difference:.2g} at most")
-    one = turns.summary(milliseconds, ours=OURS, higher_is_better=False)
+    one = turns.summary(milliseconds, ours=EXPORTED, higher_is_better=False)
     for name, found in one.items():
         found["p95"] = p95[name]
         del found["runs"]  # hundreds
@@ -125,7 +134,7 @@ def main() -> None:
         "machine": machine() | {"bf16": model.has_bf16("cpu")},
         "threads": THREADS,
         "tweets": len(texts[:COUNT]),
-        "tweets_per_second": turns.summary(rates, ours=OURS, higher_is_better=True),
+        "tweets_per_second": turns.summary(rates, ours=EXPORTED, higher_is_better=True),
         "ms_for_one_tweet": one,
         "agreement_with_pipeline": agreed,
     }

@@ -23,6 +23,8 @@ from serve.requests import Requests
 from tweets import errors
 from tweets.errors import UserError
 
+LAST = 0.5  # seconds that a connection without a request has when the service ends
+
 log = logging.getLogger("serve")
 
 
@@ -48,6 +50,13 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self.cycle:
+            super().shutdown()
+        else:  # accepted a moment ago: its request may be on the way
+            self._in_time()
+            self._late = self.loop.call_later(min(LAST, self.receive_timeout), self.transport.close)
 
     def _in_time(self) -> None:
         if self._late:

@@ -127,12 +127,13 @@ def test_profile_shows_where_the_time_goes(
 
 
 @pytest.fixture
-def here(untrained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a model and a few tweets to measure with, in a few rounds."""
+def here(untrained_model: Path, reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a model, another one exported, and a few tweets to measure with, in a few rounds."""
     monkeypatch.chdir(tmp_path)
     for path in (predict.MODEL, predict.TWEETS):
         path.parent.mkdir(parents=True)
     predict.MODEL.symlink_to(untrained_model)
+    predict.ONNX.symlink_to(reproduced / "models/onnx")
     made_up_tweets(12).rename(columns={"text": "raw"}).to_parquet(predict.TWEETS)
     for name, value in {"COUNT": 8, "ROUNDS": 2, "SINGLE": 3, "THREADS": 1}.items():
         monkeypatch.setattr(predict, name, value)
@@ -145,7 +146,7 @@ def test_predict_compares_ours_with_the_pipeline(here: Path, capsys: pytest.Capt
     predict.main()
     report = json.loads(predict.RESULT.read_text())
     rates, alone = report["tweets_per_second"], report["ms_for_one_tweet"]
-    names = {predict.OURS, predict.OURS_FP32, predict.PIPELINE, predict.PIPELINE_32}
+    names = {predict.EXPORTED, predict.OURS, predict.OURS_FP32, predict.PIPELINE, predict.PIPELINE_32}
     assert set(rates) == names
     assert set(alone) == names - {predict.PIPELINE_32}
     assert all(len(found["runs"]) == 2 and found["median"] > 0 for found in rates.values())
@@ -160,7 +161,9 @@ def test_predict_compares_ours_with_the_pipeline(here: Path, capsys: pytest.Capt
 
 
 def test_another_answer_than_the_pipelines_is_refused(here: Path) -> None:
-    answers = {name: np.array([[0.1, 0.9]]) for name in (predict.OURS, predict.OURS_FP32, predict.PIPELINE)}
+    answers = {
+        name: np.array([[0.1, 0.9]]) for name in (predict.EXPORTED, predict.OURS, predict.OURS_FP32, predict.PIPELINE)
+    }
     assert predict.agreement(answers)[predict.OURS] == {"same_labels": 1, "largest_difference": 0}
     answers[predict.OURS_FP32] = np.array([[0.101, 0.899]])
     with pytest.raises(UserError, match=r"^tweets\.model, fp32: a probability differs from the pipeline's by 0\.001$"):

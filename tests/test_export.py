@@ -97,8 +97,8 @@ def test_a_batch_does_not_change_what_a_text_gets(here: Path) -> None:
     loaded = exported.load(ONNX, threads=1)
     texts = [*rows_of_test()["raw"].head(20), "a", "word " * 40]
     alone = np.concatenate([loaded.predict([text]) for text in texts])
-    assert np.abs(loaded.predict(texts) - alone).max() < 1e-5
-    assert np.abs(loaded.predict(texts, batch_size=3) - alone).max() < 1e-5
+    for batch_size in (32, 3):  # but for rounding, which is that of bfloat16 where the processor has it
+        assert np.abs(loaded.predict(texts, batch_size=batch_size) - alone).max() < 0.005
 
 
 def test_the_metrics_are_those_of_the_test_split(here: Path) -> None:

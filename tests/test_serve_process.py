@@ -201,17 +201,14 @@ def dropped(url: str) -> float:
 
 
 def keep_asking(url: str, stop: threading.Event) -> list[int]:
-    """Return the status of each answer, one after the other on one connection, until told or the port is closed."""
+    """Return the status of each answer, one after the other, until told to stop or that the service drains."""
     found = []
     with requests.Session() as session:
         while not stop.is_set():
-            try:
-                answer = session.post(f"{url}/predict", json={"text": TEXTS}, timeout=SECONDS)
-            except requests.ConnectionError as error:
-                if "refused" not in str(error):  # as it is after the drain; nothing that was begun is lost
-                    raise
-                break
+            answer = session.post(f"{url}/predict", json={"text": TEXTS}, timeout=SECONDS)
             found.append(answer.status_code)
+            if answer.headers.get("Connection") == "close":
+                break
     return found
 
 

@@ -2,6 +2,7 @@
 
 The ONNX file holds its matrices in int8. OpenVINO quantises what goes into a product too, as it comes: each token in
 groups of GROUP values, so that a text's result depends neither on outliers elsewhere nor on its neighbours in a batch.
+What lies between the products is bfloat16 where the processor has it, else float32.
 """
 
 from collections.abc import Sequence
@@ -127,7 +128,6 @@ def read(folder: Path, *, threads: int) -> Exported:
     config = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
     }
     try:
