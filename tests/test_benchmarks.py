@@ -200,7 +200,7 @@ def test_dvc_is_measured_in_a_clone_of_its_own(
 
 
 def test_make_bench_runs_one_script_after_the_other_and_stops_at_the_first_that_fails(tmp_path: Path) -> None:
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements-serve.txt", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     linked_environment(tmp_path)
     (tmp_path / "benchmarks").mkdir()
