@@ -135,7 +135,7 @@ def here(untrained_model: Path, reproduced: Path, tmp_path: Path, monkeypatch: p
     predict.MODEL.symlink_to(untrained_model)
     predict.ONNX.symlink_to(reproduced / "models/onnx")
     made_up_tweets(12).rename(columns={"text": "raw"}).to_parquet(predict.TWEETS)
-    for name, value in {"COUNT": 8, "ROUNDS": 2, "SINGLE": 3, "THREADS": 1}.items():
+    for name, value in {"COUNT": 8, "ROUNDS": 2, "SINGLE": 3, "BLOCK": 1, "THREADS": 1}.items():
         monkeypatch.setattr(predict, name, value)
     # The weights are not trained but large, and so is what their rounding does.
     monkeypatch.setattr(predict, "TOLERANCE", {"bf16": 0.2, "fp32": 1e-4})
