@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from asyncio import TimerHandle
 from types import FrameType
 from typing import Any
@@ -124,6 +125,8 @@ def main() -> None:
         proxy_headers=bool(chosen.trusted_proxies),
     )
     logging.getLogger("uvicorn.error").setLevel("WARNING")
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has drained
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         Server(config, application, requests, chosen.drain_delay).run([listener])
     finally:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -44,9 +43,12 @@ class Running:
         return found()[0]
 
     def end(self) -> int:
-        """Send SIGTERM; return the exit status."""
+        """Send SIGTERM; return the exit status. One that does not end is killed, which is an error."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
+        try:
+            return self.process.wait(SECONDS)
+        finally:
+            self.process.kill()
 
 
 def command(folder: Path, **settings: Any) -> dict[str, str]:
@@ -72,8 +74,7 @@ def serving(folder: Path, place: Path, **settings: Any) -> Iterator[Running]:
         yield running
     finally:
         if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+            running.end()
 
 
 def predict(url: str, text: Any, **options: Any) -> requests.Response:

@@ -40,7 +40,7 @@ PLANTED = {
     "aws.txt": ("AKIA" + drawn(string.ascii_uppercase, 16) + "\n", 1),
     "github.txt": ("# token\nghp_" + drawn(ALPHANUMERIC, 36) + "\n", 2),
     "fine.txt": (f"github_pat_{drawn(ALPHANUMERIC, 22)}_{drawn(ALPHANUMERIC, 59)}\n", 1),
-    "google.py": (f'KEY = "AIza{drawn(ALPHANUMERIC, 35)}"\n', 1),
+    "storage_key.py": (f'KEY = "AIza{drawn(ALPHANUMERIC, 35)}"\n', 1),
     "adc.json": (json.dumps({"client_id": "x", "client_secret": drawn(ALPHANUMERIC, 24)}, indent=1), 3),
     "hmac.txt": ("GOOG1E" + drawn(string.ascii_uppercase, 55) + "\n", 1),
     "url.txt": (f"https://someone:{drawn(ALPHANUMERIC, 20)}@example.org/\n", 1),
