@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train tricks profile data predict dvc experiments pull
+BENCHMARKS := train tricks profile data predict environments dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise bench $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -17,7 +17,8 @@ browser: setup-dev ## Chromium for the tests of the page, where none is installe
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
 
 test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
-	$(IN_VENV) pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=95
+	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 # of 3, one often waits
+	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
 check: setup-dev ## lint, format, types, secrets, YAML, workflows
 	$(IN_VENV) ruff check
@@ -56,6 +57,9 @@ search: setup-dev ## search for better params, as search.yaml says; started agai
 noise: setup-dev ## the ceiling that the annotators' noise sets, and noise/label_issues.csv: labels that are likely wrong
 	$(IN_VENV) python -m tools.noise
 
+robustness: setup ## how often the label flips when a tweet is written otherwise, and robustness/examples.md
+	$(IN_VENV) python -m tools.robustness
+
 verify: setup ## is dvc.lock true, and is all that it names in the remote?
 	$(IN_VENV) python -m tools.verify
 
@@ -70,6 +74,9 @@ report: setup-dev ## write report/, one page and one Markdown file; REV= names w
 
 bench: setup-dev ## measure speed by turns with the alternatives, into benchmarks/results/; one: make bench-predict
 	$(MAKE) -j1 $(BENCHMARKS:%=bench-%)
+
+load: setup-dev ## drive the service with k6 at fixed arrival rates; the memory over ten minutes: make load SOAK=600
+	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
 
 $(BENCHMARKS:%=bench-%): setup-dev
 	$(IN_VENV) python -m benchmarks.$(@:bench-%=%)

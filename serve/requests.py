@@ -29,6 +29,7 @@ class _Answer:
     begin: float = field(default_factory=time.perf_counter)
     status: int = 500
     started: bool = False
+    complete: bool = False
 
 
 class Requests:
@@ -54,11 +55,12 @@ class Requests:
                 if self.draining:
                     headers["Connection"] = "close"
             await send(message)
+            answer.complete = message["type"] == "http.response.body" and not message.get("more_body")
 
         scope.setdefault("state", {})["log"] = {}
         self.metrics.in_progress.inc()
         try:
-            await self._answer(scope, receive, send_on)
+            await self._answer(scope, receive, send_on, answer)
         except Refused as refused:
             answer.status = refused.status
             self.metrics.refused.labels(refused.reason).inc()
@@ -71,7 +73,7 @@ class Requests:
             self.metrics.in_progress.dec()
             self._record(scope, answer)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         """Let the application answer. Raises Refused when it takes too long or the client leaves; it stops then."""
         body = await self._body(scope, receive)
         given = False
@@ -89,8 +91,8 @@ class Requests:
         seconds = self.settings.request_timeout
         try:
             await asyncio.wait({answering, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                return answering.result()
+            if answering.done() or answer.complete:  # after a whole answer the server says that the client has left
+                return await answering
             if leaving.done():
                 raise Refused(LEFT, "the client has left", "client_left")
             message = f"no answer within {seconds:g} s; try again later, or send less"

@@ -19,11 +19,11 @@ import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
-# Of commands in a clone: this Python first, wide tables, and nothing of the `make test` that these tests may run in.
+# Of commands in a clone: tests/bin and this Python first, wide tables, and nothing of a `make test` around these tests.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
     "COLUMNS": "500",
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PATH": os.pathsep.join([str(ROOT / "tests/bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
 
 # Where a shell runs the tests in the background, it lets them ignore Ctrl-C, and so would what they start.

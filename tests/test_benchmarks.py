@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run, set_param
+from packaging.requirements import Requirement
 
 import stages.train
-from benchmarks import dvc, predict, profile, train, tricks, turns
+from benchmarks import dvc, environments, predict, profile, train, tricks, turns
 from tweets import model
 from tweets.errors import UserError
 
@@ -194,6 +195,40 @@ def test_dvc_is_measured_in_a_clone_of_its_own(
     assert beyond[dvc.CHANGED]["median"] == pytest.approx(difference, abs=1e-3)
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert run(clone, "git", "status", "--porcelain").stdout.split()[1:] == [str(dvc.RESULT)]
+
+
+# environments
+
+
+def test_what_a_package_needs_is_counted_once_and_by_the_extras_that_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text('uvicorn==0 # serves\nnone; sys_platform == "nowhere"\n\n')
+    plain = environments.installed(environments.required(tmp_path / "requirements.txt"))
+    assert set(plain) == {"uvicorn", "click", "h11"}
+    assert "dvc-gs" not in environments.installed([Requirement("dvc")])
+    assert {"dvc-gs", "gcsfs"} <= set(environments.installed([Requirement("DVC[gs]")]))
+    (tmp_path / "requirements.txt").write_text("no-such-package\n")
+    with pytest.raises(UserError, match=r"^no-such-package: not installed; `make setup-dev` installs it$"):
+        environments.installed(environments.required(tmp_path / "requirements.txt"))
+
+
+def test_the_size_of_a_package_is_that_of_its_files() -> None:
+    found = environments.installed([Requirement("click")])["click"]
+    folder = Path(str(found.locate_file("click")))
+    inside = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    assert inside <= environments.megabytes(found) < 1.2 * inside + 0.1
+
+
+def test_environments_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("requirements.txt", "requirements-serve.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    report = report_of(environments, monkeypatch)
+    served, trained = report["requirements-serve.txt"], report["requirements.txt"]
+    assert report["ratio"] == pytest.approx(served["megabytes"] / trained["megabytes"], rel=1e-4)
+    assert 0 < report["ratio"] < 1
+    assert "the largest: torch " in capsys.readouterr().out
 
 
 # make bench

@@ -20,6 +20,8 @@ from stages import baseline, evaluate, featurize, fetch, prepare, train
 from tweets import encode, model, tfidf
 from tweets.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("evaluate")  # they share an evaluation
+
 Piped = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 OUTPUTS = ("data/mistakes.csv", "metrics", "plots/evaluate")
 

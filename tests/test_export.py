@@ -22,6 +22,8 @@ from stages import export
 from tweets import encode, exported, files, model
 from tweets.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("export")  # they share an export
+
 ONNX = Path("models/onnx")
 Floats = npt.NDArray[np.float64]
 

@@ -13,6 +13,8 @@ from conftest import ROOT, linked_environment, run, set_param
 
 from tools import hooks
 
+pytestmark = pytest.mark.xdist_group("hooks")  # they share a clone
+
 NOBODY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
 CACHE = str(ROOT / ".mypy_cache")
 BARE_PATH = "/usr/local/bin:/usr/bin:/bin"  # of an editor, in which nobody activated .venv

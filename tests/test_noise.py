@@ -16,6 +16,8 @@ from tools import ceiling, label_issues, noise, noise_tables
 from tweets import duplicates, files, params
 from tweets.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("noise")  # they share a report
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 ALPHA = np.array([0.5, 0.4, 0.2])

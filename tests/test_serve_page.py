@@ -15,6 +15,8 @@ from serving import Running, predict, serving
 
 from serve import keys
 
+pytestmark = pytest.mark.xdist_group("serve_page")  # they share a browser and a service
+
 # Chromium asks Google's hosts for this and that, where one lets it.
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 ROWS = [

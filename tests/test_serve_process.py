@@ -22,6 +22,8 @@ from serving import SECONDS, Running, command, predict, serving
 
 from tweets import exported
 
+pytestmark = pytest.mark.xdist_group("serve_process")  # they share a service
+
 TEXTS = ["great and wonderful", "awful, I hate it"] * 10
 
 
@@ -316,3 +318,12 @@ def test_a_flood_is_refused_and_the_memory_stays(folder: Path, tmp_path: Path) -
                 assert "texts wait, and 40 may" in answer.json()["error"]
         assert psutil.Process(running.process.pid).memory_info().rss < before + 100 * 2**20
         assert predict(running.url, "a").ok
+
+
+def test_a_whole_answer_is_no_client_that_left(service: Running) -> None:
+    """The server says that the client has left when the last of an answer is sent, a file's too."""
+    with requests.Session() as session:
+        for path in ("/", "/page/script.js", "/model") * 20:
+            assert session.get(f"{service.url}{path}", headers={"X-Request-ID": "whole"}, timeout=SECONDS).ok
+    wait_for(lambda: [line.get("request_id") for line in service.lines()].count("whole") == 60, SECONDS)
+    assert {line["status"] for line in service.lines() if line.get("request_id") == "whole"} == {200}

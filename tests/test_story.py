@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ENVIRONMENT, STAGES, commit, run, stages_run
 
+pytestmark = pytest.mark.xdist_group("story")  # they share one play of it
+
 
 @pytest.fixture(scope="module")
 def story(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:

@@ -139,7 +139,7 @@ async function attribute(line, prediction, shown, signal) {
   const others = await ask(without, signal);
   const before = prediction.probabilities[prediction.label];
   const effects = new Map(places.map((place, index) => [place, before - others[index].probabilities[prediction.label]]));
-  const strongest = Math.max(...[...effects.values()].map(Math.abs), 0.01);
+  const strongest = Math.max(...[...effects.values()].map(Math.abs), 0.05);
   shown.querySelector(".words").replaceChildren(...parts.map((part, index) => {
     if (!effects.has(index)) return part;
     const effect = effects.get(index);
@@ -158,7 +158,15 @@ const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toF
 
 // ---- A file
 
-/** Yield the rows of a CSV file, each a list of cells: quotes, line breaks in them, and a byte order mark as they come. */
+function utf8Bytes(sign) {
+  const code = sign.codePointAt(0);
+  return code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+}
+
+/**
+ * Yield the rows of a CSV file, each a list of cells: quotes, line breaks in them, and a byte order mark as they come.
+ * Before each row, `tell` is called with the number of bytes up to its end.
+ */
 async function* rows(file, tell, signal) {
   const reader = file.stream().pipeThrough(new TextDecoderStream("utf-8", {fatal: true})).getReader();
   let row = [], cell = "", quoted = false, afterQuote = false, read = 0;
@@ -172,10 +180,9 @@ async function* rows(file, tell, signal) {
         throw new Problem(error instanceof TypeError ? "The file is not UTF-8 text. Save it as “CSV UTF-8”." : `The file cannot be read: ${error.message}`);
       }
       if (chunk.done) break;
-      read += chunk.value.length;
-      tell(read);
       if (chunk.value.includes("\0")) throw new Problem("The file is not a CSV file: it has binary content.");
       for (const sign of chunk.value) {
+        read += utf8Bytes(sign);
         if (quoted) {
           if (afterQuote) {
             afterQuote = false;
@@ -188,12 +195,12 @@ async function* rows(file, tell, signal) {
         }
         if (sign === '"' && cell === "") quoted = true;
         else if (sign === ",") { row.push(cell); cell = ""; }
-        else if (sign === "\n") { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); cell = ""; yield row; row = []; }
+        else if (sign === "\n") { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); cell = ""; tell(read); yield row; row = []; }
         else cell += sign;
       }
     }
     if (quoted && !afterQuote) throw new Problem("The file ends within a quoted cell: a quote is missing.");
-    if (cell || row.length) { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); yield row; }
+    if (cell || row.length) { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); tell(read); yield row; }
   } finally {
     reader.cancel().catch(() => {});
   }
@@ -326,7 +333,8 @@ async function card() {
 }
 
 function identity(model) {
-  const source = model.card.source, splits = model.card.prepare.splits;
+  const source = model.card.source;
+  const splits = ["train", "valid", "test"].map((name) => model.card.prepare.splits.find((each) => each.split === name));
   const facts = {
     Version: `${model.name}, ${model.version}`,
     Commit: model.commit || "unknown: the service does not run in a checkout",

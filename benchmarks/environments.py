@@ -1,0 +1,70 @@
+"""How large what the service needs is, beside what the pipeline needs.
+
+    python -m benchmarks.environments
+
+Adds up the files of the packages that requirements-serve.txt and requirements.txt ask for, with all that those need, as
+they are installed here. Prints both sums, in MB, and the largest packages of each, and writes
+benchmarks/results/environments.json.
+"""
+
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tweets import errors, files
+from tweets.errors import UserError
+
+RESULT = Path("benchmarks/results/environments.json")
+LARGEST = 4
+
+
+def required(path: Path) -> list[Requirement]:
+    """Return what a requirements file asks for on this system."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    found = map(Requirement, filter(None, lines))
+    return [requirement for requirement in found if not requirement.marker or requirement.marker.evaluate()]
+
+
+def installed(wanted: list[Requirement]) -> dict[str, Distribution]:
+    """Return the distributions that the requirements need, directly or not. Raises UserError when one is missing."""
+    found: dict[str, Distribution] = {}
+    seen = set()
+    while wanted:
+        requirement = wanted.pop()
+        name = str(canonicalize_name(requirement.name))
+        for extra in ("", *sorted(requirement.extras)):
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            try:
+                found[name] = distribution(name)
+            except PackageNotFoundError:
+                raise UserError(f"{name}: not installed; `make setup-dev` installs it") from None
+            needs = map(Requirement, found[name].requires or [])
+            wanted += [need for need in needs if not need.marker or need.marker.evaluate({"extra": extra})]
+    return found
+
+
+def megabytes(package: Distribution) -> float:
+    """Return the size of the files that were installed with a distribution."""
+    paths = (Path(str(file.locate())) for file in package.files or [])
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
+
+
+def main() -> None:
+    report = {}
+    for name in ("requirements-serve.txt", "requirements.txt"):
+        sizes = {package: megabytes(found) for package, found in installed(required(Path(name))).items()}
+        largest = sorted(sizes, key=lambda package: -sizes[package])[:LARGEST]
+        report[name] = {"megabytes": sum(sizes.values()), "packages": len(sizes)}
+        parts = ", ".join(f"{package} {sizes[package]:.0f}" for package in largest)
+        print(f"{name}: {sum(sizes.values()):,.0f} MB in {len(sizes)} packages; the largest: {parts}")
+    served, trained = (found["megabytes"] for found in report.values())
+    print(f"the service needs {served / trained:.2f} of what the pipeline needs")
+    files.write_json(RESULT, {**report, "ratio": served / trained})
+
+
+if __name__ == "__main__":
+    errors.run("environments", main)

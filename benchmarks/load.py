@@ -1,0 +1,293 @@
+"""How much the service takes, over HTTP, and what its clients wait.
+
+    python -m benchmarks.load [--seconds 10] [--soak 600]
+
+Starts `python -m serve` and drives it with k6 at fixed arrival rates, a tweet of the test split in each request. One is
+sent when its time has come, whether or not those before it are answered, so waiting is counted. A rate is sustained
+when each request is answered with 200, and 95 % of them within LATE. Measures, all on this machine, the generator
+included:
+
+- the seconds from the start to ready, and the model alone, a tweet at a time, before any service runs;
+- the highest rate sustained, to a tenth, with batches of one text and with the service's own, by turns;
+- what clients wait at several rates, half of the highest among them;
+- reloads (SIGHUP) and a drain (SIGTERM) under half of the highest rate: nothing may fail;
+- with --soak, the memory over that many seconds at half of the highest rate.
+
+Prints tables and writes benchmarks/results/load.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.machine import machine
+from tweets import errors, exported, files, tables
+from tweets.errors import UserError, one_line
+
+ONNX = Path("models/onnx")
+TWEETS = Path("data/prepared/test.parquet")
+RESULT = Path("benchmarks/results/load.json")
+THREADS = 2
+FIRST = 50  # requests a second
+LATE = 1000  # ms
+FINE = 1.1  # the highest rate sustained is found to this factor
+ALONE = 300  # tweets by the model alone
+START = 30  # seconds that a service may take to be ready
+RELOADS = 3
+LOAD_SECONDS = 12  # of a reload or drain under load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What k6 saw at a rate. Times in ms, from when a request was due; counts of requests by how they ended."""
+
+    rate: int
+    seconds: float
+    ok: int
+    busy: int  # refused with 503
+    not_connected: int  # nobody listened
+    failed: int  # anything else
+    dropped: int  # never sent: too many were under way
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @property
+    def is_sustained(self) -> bool:
+        lost = self.busy + self.not_connected + self.failed + self.dropped
+        return lost == 0 and self.p95 < LATE
+
+
+Measure = Callable[[int], Found]
+
+
+def k6(url: str, texts: Path, rate: int, seconds: float) -> Found:
+    """Send `rate` requests a second for some seconds. Raises UserError when k6 is missing or fails."""
+    program = shutil.which("k6")
+    if not program:
+        raise UserError("k6: not found; `make setup-dev` installs it")
+    given = {"URL": url, "TEXTS": str(texts), "RATE": str(rate), "SECONDS": str(seconds)}
+    done = subprocess.run(
+        [program, "run", "--quiet", "--no-usage-report", "--log-output=stderr", str(Path(__file__).with_suffix(".js"))],
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"k6: {one_line(RuntimeError(done.stderr[-300:]))}")
+    found = Found(rate=rate, seconds=seconds, **json.loads(done.stdout))
+    verdict = "" if found.is_sustained else ", not sustained"
+    sys.stderr.write(f"{rate}/s: p95 {found.p95:.0f} ms, {found.ok} answered{verdict}\n")
+    for line in done.stderr.splitlines()[:3]:
+        sys.stderr.write(f"  {line}\n")
+    return found
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    seconds_to_ready: float
+
+    @property
+    def megabytes(self) -> float:
+        return float(psutil.Process(self.process.pid).memory_info().rss / 1e6)
+
+
+@contextlib.contextmanager
+def service(**settings: Any) -> Iterator[Service]:
+    """Yield a service that is ready. Raises UserError with the end of its log when it does not start."""
+    given = {"model": ONNX.resolve(), "port": 0, "threads": THREADS, **settings}
+    environment = {**os.environ, **{f"TWEETS_{name.upper()}": str(value) for name, value in given.items()}}
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        begin = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "serve"], env=environment, stderr=log)
+        try:
+            url = _wait(process, Path(log.name))
+            yield Service(process, url, time.perf_counter() - begin)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
+    end = time.perf_counter() + START
+    while time.perf_counter() < end and process.poll() is None:
+        started = next((line for line in log.read_text().splitlines() if " at port " in line), None)
+        if started:
+            url = f"http://127.0.0.1:{json.loads(started)['message'].split()[-1]}"
+            with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=START):  # noqa: S310  loopback
+                return url
+        time.sleep(0.01)
+    raise UserError(f"the service did not start: {' '.join(log.read_text().splitlines()[-1:]) or 'it said nothing'}")
+
+
+def saturation(measure: Measure) -> tuple[int, list[Found]]:
+    """Return the highest rate sustained, to a factor of FINE, and what was found at each rate tried.
+
+    0 where not even FIRST is.
+    """
+    tried = [measure(FIRST)]
+    while tried[-1].is_sustained:
+        tried.append(measure(2 * tried[-1].rate))
+    low, high = (tried[-2].rate if len(tried) > 1 else 0), tried[-1].rate
+    while low and high / low > FINE:
+        tried.append(measure(round((low * high) ** 0.5)))
+        low, high = (tried[-1].rate, high) if tried[-1].is_sustained else (low, tried[-1].rate)
+    return low, sorted(tried, key=lambda found: found.rate)
+
+
+def alone(texts: list[str]) -> dict[str, float]:
+    """Return the milliseconds that the model takes for a tweet, without a service: median and 95th percentile."""
+    model = exported.load(ONNX, threads=THREADS)
+    took = []
+    for text in texts[:ALONE]:
+        begin = time.perf_counter()
+        model.predict([text])
+        took.append(1000 * (time.perf_counter() - begin))
+    return {"p50": float(np.median(took)), "p95": float(np.percentile(took, 95))}
+
+
+def reloads(texts: Path, rate: int) -> Found:
+    """Return what k6 saw while the service read its model anew, RELOADS times."""
+    with service() as running:
+        timers = [
+            threading.Timer(LOAD_SECONDS * (number + 1) / (RELOADS + 1), running.process.send_signal, [signal.SIGHUP])
+            for number in range(RELOADS)
+        ]
+        for timer in timers:
+            timer.start()
+        return k6(running.url, texts, rate, LOAD_SECONDS)
+
+
+def drain(texts: Path, rate: int) -> tuple[Found, float]:
+    """Return what k6 saw of a service that was told to end in the middle, and the seconds that its end took."""
+    ended: list[float] = []
+
+    def end() -> None:
+        begin = time.perf_counter()
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait()
+        ended.append(time.perf_counter() - begin)
+
+    with service() as running:
+        ending = threading.Timer(LOAD_SECONDS / 2, end)
+        ending.start()
+        found = k6(running.url, texts, rate, LOAD_SECONDS)
+        ending.join()
+    return found, ended[0]
+
+
+def soak(texts: Path, rate: int, seconds: float) -> dict[str, Any]:
+    """Return the memory of the service, in MB, in the first and the last fifth of a long load, and what k6 saw."""
+    sampled: list[float] = []
+    stop = threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(1):
+            sampled.append(running.megabytes)
+
+    with service() as running:
+        k6(running.url, texts, rate, LOAD_SECONDS)  # warms up
+        sampling = threading.Thread(target=sample)
+        sampling.start()
+        try:
+            found = k6(running.url, texts, rate, seconds)
+        finally:
+            stop.set()
+            sampling.join()
+    fifth = max(1, len(sampled) // 5)
+    first, last = float(np.median(sampled[:fifth])), float(np.median(sampled[-fifth:]))
+    return {"seconds": seconds, "found": asdict(found), "first_fifth_mb": first, "last_fifth_mb": last}
+
+
+def table(found: list[Found]) -> str:
+    """Return a Markdown table of what was found at each rate."""
+    lines = ["| requests/s | answered/s | p50, ms | p95 | p99 | 503 | lost |", "|---|---|---|---|---|---|---|"]
+    for each in found:
+        lost = each.failed + each.not_connected + each.dropped
+        times = " | ".join(f"{value:.0f}" for value in (each.p50, each.p95, each.p99))
+        lines.append(f"| {each.rate} | {each.ok / each.seconds:.0f} | {times} | {each.busy} | {lost} |")
+    return "\n".join(lines)
+
+
+def measure_all(texts: Path, seconds: float, tweets: list[str]) -> dict[str, Any]:
+    """Return the report, without the soak."""
+    report: dict[str, Any] = {"alone_ms": alone(tweets)}
+    highest: dict[str, int] = {}
+    for name, settings in {"one text": {"batch_size": 1}, "batches": {}}.items():
+        with service(**settings) as running:
+            k6(running.url, texts, FIRST, 3)  # warms up
+            highest[name], tried = saturation(lambda rate: k6(running.url, texts, rate, seconds))
+            if name == "batches":
+                if not highest[name]:
+                    raise UserError(f"the service does not sustain {FIRST} requests a second here")
+                half = k6(running.url, texts, highest[name] // 2, seconds)
+                report |= {"megabytes": running.megabytes, "seconds_to_ready": running.seconds_to_ready}
+                report |= {"half": asdict(half), "rates": [asdict(each) for each in tried]}
+                print(table(sorted([*tried, half], key=lambda each: each.rate)))
+    report["highest"] = highest
+    report["reload"] = asdict(reloads(texts, highest["batches"] // 2))
+    drained, ended = drain(texts, highest["batches"] // 2)
+    report["drain"] = asdict(drained) | {"seconds_to_end": ended}
+    return report
+
+
+def explain(report: dict[str, Any]) -> str:
+    """Return the figures in sentences."""
+    half, bare, highest = report["half"], report["alone_ms"], report["highest"]
+    factor, ratio = highest["batches"] / max(1, highest["one text"]), half["p95"] / bare["p50"]
+    lines = [
+        f"saturates at {highest['batches']} requests/s, {factor:.2f} times the {highest['one text']} without batches",
+        f"model alone: p50 {bare['p50']:.1f} ms, p95 {bare['p95']:.1f} ms",
+        f"at half of the highest rate: p95 {half['p95']:.1f} ms, {ratio:.1f} times the model's p50",
+        f"ready after {report['seconds_to_ready']:.1f} s; {report['megabytes']:.0f} MB after the load",
+        f"{RELOADS} reloads under load: {report['reload']['failed']} failed, {report['reload']['busy']} refused",
+        f"drain under load: {report['drain']['failed']} failed; ended after {report['drain']['seconds_to_end']:.1f} s",
+    ]
+    if "soak" in report:
+        found = report["soak"]
+        first, last = found["first_fifth_mb"], found["last_fifth_mb"]
+        lines.append(f"soak of {found['seconds']:.0f} s: {first:.0f} MB in the first fifth, {last:.0f} MB in the last")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10, help="at each rate")
+    parser.add_argument("--soak", type=float, default=0, help="seconds of a long load at the end")
+    options = parser.parse_args()
+    tweets = tables.read_parquet(TWEETS)["raw"].tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder) / "texts.json"
+        texts.write_text(json.dumps(tweets))
+        report = measure_all(texts, options.seconds, tweets)
+        if options.soak:
+            report["soak"] = soak(texts, report["highest"]["batches"] // 2, options.soak)
+    print()
+    print(explain(report))
+    files.write_json(RESULT, report | {"machine": machine(), "threads": THREADS, "seconds": options.seconds})
+
+
+if __name__ == "__main__":
+    errors.run("load", main)
