@@ -17,7 +17,7 @@ browser: setup-dev ## Chromium for the tests of the page, where none is installe
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
 
 test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
-	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 # of 3, one often waits
+	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=20 # of 3, one often waits
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
 check: setup-dev ## lint, format, types, secrets, YAML, workflows

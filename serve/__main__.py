@@ -25,19 +25,32 @@ from tweets import errors
 from tweets.errors import UserError
 
 LAST = 0.5  # seconds that a connection without a request has when the service ends
+PIPELINED = 16  # requests that a client may send before it has the first one's answer
 
 log = logging.getLogger("serve")
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP on a connection that is closed when the head of a request takes longer than RECEIVE_TIMEOUT to arrive."""
+    """HTTP on a connection that nobody can hold for ever.
+
+    It is closed when the head of a request takes longer than RECEIVE_TIMEOUT to arrive, when its client does not take
+    an answer within REQUEST_TIMEOUT, and when a client sends one request after the other without waiting.
+    """
 
     receive_timeout: float
+    send_timeout: float
     _late: TimerHandle | None = None
+    _unread: TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._late = self.loop.call_later(self.receive_timeout, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self.timeout_keep_alive_task and not self._late:  # line breaks, which begin no request
+            self._late = self.loop.call_later(self.receive_timeout, self.transport.close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -46,10 +59,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_time()
-        super().on_headers_complete()
+        if len(self.pipeline) < PIPELINED:
+            super().on_headers_complete()
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.send_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self._read()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -64,6 +89,11 @@ class Protocol(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
 
+    def _read(self) -> None:
+        if self._unread:
+            self._unread.cancel()
+            self._unread = None
+
 
 class Server(uvicorn.Server):
     """A server that stops being ready before it stops answering, and reloads its model on SIGHUP."""
@@ -73,6 +103,7 @@ class Server(uvicorn.Server):
         self.service: app.Service = application.state.service
         self.requests, self.delay = requests, delay
         self._reloading: asyncio.Task[None] | None = None
+        self._stale = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -83,8 +114,14 @@ class Server(uvicorn.Server):
         log.info("serving version %s at port %s", self.service.served.version, port)
 
     def _reload(self) -> None:
+        self._stale = True
         if not self._reloading or self._reloading.done():
-            self._reloading = self.loop.create_task(self.service.reload())
+            self._reloading = self.loop.create_task(self._reload_while_stale())
+
+    async def _reload_while_stale(self) -> None:
+        while self._stale:  # asked again during a reload, it may have read what was there before
+            self._stale = False
+            await self.service.reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.requests.draining or not self.started:
@@ -110,7 +147,7 @@ def main() -> None:
     chosen = settings.load()
     application, requests = app.create(chosen)
     listener = bound(chosen.host, chosen.port)
-    Protocol.receive_timeout = chosen.receive_timeout
+    Protocol.receive_timeout, Protocol.send_timeout = chosen.receive_timeout, chosen.request_timeout
     log_writer = logs.start(chosen.log_level, requests.metrics.dropped_logs)
     config = uvicorn.Config(
         requests,
@@ -119,7 +156,6 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        limit_concurrency=chosen.max_connections,
         timeout_graceful_shutdown=max(1, int(chosen.drain_timeout)),
         forwarded_allow_ips=chosen.trusted_proxies,
         proxy_headers=bool(chosen.trusted_proxies),

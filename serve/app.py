@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -24,9 +25,10 @@ from serve.batching import Batcher, Floats
 from serve.refusals import Refused
 from serve.requests import Requests
 from serve.settings import Settings
-from tweets.errors import UserError
+from tweets.errors import one_line
 
 PAGE = Path(__file__).parent / "page"
+VERSION = "1.0.0"  # of this API; the model has its own
 SECURITY = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
@@ -43,7 +45,7 @@ class Service:
         self.batcher = Batcher(settings.batch_size, settings.queue_size)
         self.metrics = self.batcher.metrics
         self.is_ready = False
-        self.limit = limits.parse(settings.rate_limit) if settings.rate_limit else None
+        self.limits = limits.parse_many(settings.rate_limit) if settings.rate_limit else []
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._tell_metrics()
 
@@ -55,9 +57,9 @@ class Service:
         """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is."""
         try:
             found = await asyncio.to_thread(models.load, self.settings)
-        except (UserError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever is wrong with the new one, the old one serves on
             self.metrics.reloads.labels("failed").inc()
-            log.error("reload failed: %s; version %s stays", error, self.served.version)
+            log.error("reload failed: %s; version %s stays", one_line(error), self.served.version)
             return
         self.served = found
         self._tell_metrics()
@@ -70,7 +72,8 @@ class Service:
         facts["texts"] = len(texts)
         if self.settings.log_text:
             facts["text"] = list(texts)
-        await self._spend(facts.get("key") or (request.client.host if request.client else ""), len(texts))
+        self.batcher.check_room(len(texts))  # what is refused costs the client nothing
+        await self._spend(facts.get("key") or network(request.client.host if request.client else ""), len(texts))
         served = self.served
         found = await self.batcher.predict(served, texts)
         for number in found.argmax(1):
@@ -78,10 +81,23 @@ class Service:
         return served, found
 
     async def _spend(self, client: str, texts: int) -> None:
-        if self.limit and not await self._limiter.hit(self.limit, client, cost=texts):
-            seconds = str(self.limit.get_expiry())
-            message = f"too many texts: {self.limit} are allowed"
-            raise Refused(429, message, "rate_limit", {"Retry-After": seconds})
+        for limit in self.limits:
+            if texts > limit.amount:
+                raise Refused(422, f"too many texts in a request: {limit} are allowed", "rate_limit")
+            if not await self._limiter.test(limit, client, cost=texts):
+                message, seconds = f"too many texts: {limit} are allowed", str(limit.get_expiry())
+                raise Refused(429, message, "rate_limit", {"Retry-After": seconds})
+        for limit in self.limits:
+            await self._limiter.hit(limit, client, cost=texts)
+
+
+def network(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the network of an IPv6 address, which is one customer's."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
 bearer = HTTPBearer(auto_error=False)
@@ -120,7 +136,7 @@ def create(settings: Settings) -> tuple[FastAPI, Requests]:
 
     app = FastAPIOffline(
         title="Tweets",
-        version=service.served.version,
+        version=VERSION,
         description="Labels tweets by their sentiment.",
         redoc_url=None,
         lifespan=lifespan,
@@ -208,6 +224,7 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
 
 
 def describe(detail: Any) -> str:
-    """Return what is wrong, and where. What was sent is not repeated: it may be anything."""
-    where = ".".join(str(part) for part in detail["loc"])
+    """Return what is wrong, and where. What was sent is not repeated: it may be anything, the name of a part too."""
+    parts = (str(part)[:40] for part in detail["loc"])
+    where = ".".join(part if part.isidentifier() or part.isdecimal() else repr(part) for part in parts)
     return f"{where}: {detail['msg'].removeprefix('Value error, ').removeprefix('Input ')}"

@@ -51,10 +51,7 @@ class Batcher:
 
     async def predict(self, served: Served, texts: Sequence[str]) -> Floats:
         """Return the probabilities of the labels, (N, K). Raises Refused when too many texts wait."""
-        if self.waiting + len(texts) > self.queue_size:
-            seconds = math.ceil(self.waiting * self._seconds_per_text) or 1
-            message = f"busy: {self.waiting} texts wait, and {self.queue_size} may; try again in {seconds} s"
-            raise Refused(503, message, "queue_full", {"Retry-After": str(seconds)})
+        self.check_room(len(texts))
         result = np.empty((len(texts), len(served.labels)))
         job = Job(served, texts, result, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
@@ -67,28 +64,45 @@ class Batcher:
             job.taken = len(texts)
         return job.result
 
+    def check_room(self, texts: int) -> None:
+        """Raise Refused unless so many more texts may wait."""
+        if self.waiting + texts > self.queue_size:
+            seconds = math.ceil(self.waiting * self._seconds_per_text) or 1
+            message = f"busy: {self.waiting} texts wait, and {self.queue_size} may; try again in {seconds} s"
+            raise Refused(503, message, "queue_full", {"Retry-After": str(seconds)})
+
     async def run(self) -> None:
         """Compute batches until cancelled."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "predict") as thread:
+        thread = ThreadPoolExecutor(1, "predict")
+        try:
             while True:
                 await self._wake.wait()
-                batch = self._take()
-                if not batch:
+                if batch := self._take():
+                    await self._compute(batch, thread)
+                else:
                     self._wake.clear()
-                    continue
-                served, texts = batch[0][0].served, [job.texts[number] for job, number in batch]
-                begin = time.perf_counter()
-                try:
-                    found = await loop.run_in_executor(thread, served.predict, texts)
-                except Exception as error:  # noqa: BLE001  whatever it is, its requests have to hear of it
-                    self._fail(batch, error)
-                    continue
-                seconds = time.perf_counter() - begin
-                self._seconds_per_text += 0.1 * (seconds / len(texts) - self._seconds_per_text)
-                self.metrics.batch_size.observe(len(texts))
-                self.metrics.batch_seconds.observe(seconds)
-                self._hand_out(batch, found)
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)  # the event loop has answers to send
+
+    async def _compute(self, batch: list[tuple[Job, int]], thread: ThreadPoolExecutor) -> None:
+        """Compute a batch and hand it out. Where that fails, each text has a try of its own."""
+        served, texts = batch[0][0].served, [job.texts[number] for job, number in batch]
+        begin = time.perf_counter()
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(thread, served.predict, texts)
+        except Exception as error:  # noqa: BLE001  whatever it is, its request has to hear of it
+            if len(batch) == 1:
+                self._fail(batch[0][0], error)
+                return
+            for job, number in batch:
+                if not job.done.done():
+                    await self._compute([(job, number)], thread)
+            return
+        seconds = time.perf_counter() - begin
+        self._seconds_per_text += 0.1 * (seconds / len(texts) - self._seconds_per_text)
+        self.metrics.batch_size.observe(len(texts))
+        self.metrics.batch_seconds.observe(seconds)
+        self._hand_out(batch, found)
 
     def _take(self) -> list[tuple[Job, int]]:
         """Take up to `batch_size` texts for the model of the first job: in turn, one of each job."""
@@ -118,7 +132,6 @@ class Batcher:
                 job.done.set_result(None)
 
     @staticmethod
-    def _fail(batch: list[tuple[Job, int]], error: Exception) -> None:
-        for job, _ in batch:
-            if not job.done.done():
-                job.done.set_exception(error)
+    def _fail(job: Job, error: Exception) -> None:
+        if not job.done.done():
+            job.done.set_exception(error)

@@ -100,6 +100,6 @@ def add_routes(
         return schemas.InferAnswer(
             model_name=served.name,
             model_version=served.version,
-            id=body.id or request.scope["state"]["log"].get("request_id", ""),
+            id=body.id or request.scope["state"]["request_id"],
             outputs=[outputs[output] for output in dict.fromkeys(wanted)],
         )

@@ -41,7 +41,7 @@ class Served:
 
 def load(settings: Settings) -> Served:
     """Load the folder that the settings name. Raises UserError when it is not a whole, working exported model."""
-    folder = settings.model
+    folder = settings.model.resolve()  # once: a link may be pointed elsewhere meanwhile
     model = exported.load(folder, threads=settings.threads)
     content = files.sha256(folder / exported.CHECKSUMS)
     return Served(

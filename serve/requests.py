@@ -38,6 +38,7 @@ class Requests:
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.draining = False
+        self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,21 +58,38 @@ class Requests:
             await send(message)
             answer.complete = message["type"] == "http.response.body" and not message.get("more_body")
 
-        scope.setdefault("state", {})["log"] = {}
-        self.metrics.in_progress.inc()
-        try:
-            await self._answer(scope, receive, send_on, answer)
-        except Refused as refused:
+        async def refuse(refused: Refused) -> None:
             answer.status = refused.status
             self.metrics.refused.labels(refused.reason).inc()
             if not answer.started and refused.status != LEFT:
                 await refused.response()(scope, receive, send_on)
+
+        scope.setdefault("state", {}).update(log={}, request_id=answer.request_id)
+        self.metrics.in_progress.inc()
+        self.under_way += 1
+        try:
+            self._check_room(scope)
+            await self._answer(scope, receive, send_on, answer)
+        except Refused as refused:
+            await refuse(refused)
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            await refuse(Refused(503, "the service ends; try again", "draining", {"Retry-After": "1"}))
         except Exception:
             answer.status = 500  # Starlette has sent it
             log.exception("error", extra={"request_id": answer.request_id})
         finally:
+            self.under_way -= 1
             self.metrics.in_progress.dec()
             self._record(scope, answer)
+
+    def _check_room(self, scope: Scope) -> None:
+        """Raise Refused when too many requests are under way. Others than POST compute nothing: health, metrics."""
+        limit = self.settings.max_requests
+        if self.under_way > limit and scope["method"] == "POST":
+            message = f"busy: {limit} requests are under way; try again in 1 s"
+            raise Refused(503, message, "too_many_requests", {"Retry-After": "1", **_CLOSE})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         """Let the application answer. Raises Refused when it takes too long or the client leaves; it stops then."""

@@ -1,5 +1,6 @@
 """The service's settings, from environment variables that begin with TWEETS_."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,9 +22,15 @@ def _hashes(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _limit(value: str) -> str:
+def _limits(value: str) -> str:
     if value:
-        limits.parse(value)  # raises ValueError
+        limits.parse_many(value)  # raises ValueError
+    return value
+
+
+def _networks(value: str) -> str:
+    for part in value.split(",") if value not in ("", "*") else []:
+        ipaddress.ip_network(part.strip())  # raises ValueError
     return value
 
 
@@ -38,23 +45,25 @@ class Settings(BaseSettings):
     commit: Annotated[str, Field(max_length=64)] = ""  # empty: asks Git, where there is a checkout
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    trusted_proxies: str = ""  # whose X-Forwarded-For is believed: addresses, commas between
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = (
+        ""  # whose X-Forwarded-For is believed: `10.0.0.0/8,::1`
+    )
 
     threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, of whichever requests
     queue_size: Count = 2_000  # texts that may wait; with more, 503
 
-    max_text_chars: Count = 10_000
+    max_text_chars: Count = 2_000  # the model reads a few hundred
     max_texts: Count = 1_000  # in a request
     max_body_bytes: Count = 4 * 2**20
-    max_connections: Count = 1_000
+    max_requests: Count = 1_000  # under way at once; with more, 503
     receive_timeout: Seconds = 5  # for a request to arrive
     request_timeout: Seconds = 10  # for its answer, waiting included
     drain_delay: Annotated[float, Field(ge=0)] = 1  # after SIGTERM: not ready, and still answering
-    drain_timeout: Seconds = 8  # then: for what was begun
+    drain_timeout: Seconds = 7  # then: for what was begun
 
     api_keys: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], NoDecode, BeforeValidator(_hashes)] = []
-    rate_limit: Annotated[str, AfterValidator(_limit)] = ""  # of texts, for each key or address: `600/minute`
+    rate_limit: Annotated[str, AfterValidator(_limits)] = ""  # of texts, for each key or address: `600/minute;5/second`
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_text: bool = False  # write the tweets themselves to the log
 

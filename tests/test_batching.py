@@ -149,7 +149,7 @@ def test_a_client_may_leave_while_its_texts_are_computed() -> None:
     with_batcher(test)
 
 
-def test_an_error_reaches_those_of_its_batch_and_no_other() -> None:
+def test_an_error_reaches_the_request_whose_text_it_was_and_no_other() -> None:
     async def test(batcher: Batcher, model: Recorder) -> None:
         first = ask(batcher, model, "a")
         await begun(model, 1)
@@ -161,7 +161,8 @@ def test_an_error_reaches_those_of_its_batch_and_no_other() -> None:
         gone.cancel()
         model.go.release(9)
         results = await asyncio.gather(first, *broken, ask(batcher, model, "fine"), return_exceptions=True)
-        assert [type(found) for found in results] == [np.ndarray, RuntimeError, RuntimeError, np.ndarray]
+        assert [type(found) for found in results] == [np.ndarray, RuntimeError, np.ndarray, np.ndarray]
+        assert model.batches[1:4] == [["poison", "c", "d", "b"], ["poison"], ["c"]]  # then each that one waits for
 
     with_batcher(test)
 
@@ -174,7 +175,7 @@ def test_a_failed_job_leaves_the_queue() -> None:
             await broken
         assert batcher.waiting == 0
         assert len(await batcher.predict(served(model), ["fine"])) == 1
-        assert model.batches[1:] == [["fine"]]
+        assert model.batches[1:] == [["poison"], ["fine"]]
 
     with_batcher(test)
 

@@ -15,7 +15,7 @@ def found(rate: int, capacity: float) -> load.Found:
     """Return what k6 would see of a service that answers so many requests a second."""
     late = rate > capacity
     times = {"p50": 5.0, "p95": 2000.0 if late else 10.0, "p99": 20.0, "max": 30.0}
-    return load.Found(rate=rate, seconds=1, ok=rate, busy=0, not_connected=0, failed=0, dropped=0, **times)
+    return load.Found(rate=rate, seconds=1, took=1, ok=rate, busy=0, not_connected=0, failed=0, dropped=0, **times)
 
 
 @pytest.mark.parametrize("capacity", [50, 61, 390, 400, 999])
@@ -34,6 +34,10 @@ def test_a_service_that_sustains_nothing() -> None:
 def test_a_rate_with_a_lost_request_is_not_sustained(name: str) -> None:
     assert found(10, 20).is_sustained
     assert not load.Found(**{**vars(found(10, 20)), name: 1}).is_sustained
+
+
+def test_a_rate_whose_answers_come_later_and_later_is_not_sustained() -> None:
+    assert not load.Found(**{**vars(found(10, 20)), "took": 1.1}).is_sustained
 
 
 @pytest.fixture
@@ -61,16 +65,17 @@ def test_a_short_run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     for each in (*report["rates"], report["half"], report["reload"], report["soak"]["found"]):
         assert each["ok"] >= 0.9 * each["rate"] * each["seconds"]
         assert each["busy"] == each["not_connected"] == each["failed"] == each["dropped"] == 0
-    drained = report["drain"]
-    assert drained["failed"] == 0
-    assert drained["ok"] > 0
-    assert drained["not_connected"] > 0
-    assert drained["seconds_to_end"] < 10
+    drained = load.Found(**report["drain"]["found"])
+    assert drained.lost == drained.not_connected > 0
+    assert drained.ok > 0
+    assert report["drain"]["seconds_to_end"] < 10
     assert report["megabytes"] > 50
     printed = capsys.readouterr().out
     assert "| requests/s | answered/s |" in printed
-    assert "saturates at 20 requests/s" in printed
-    assert "soak of 2 s: " in printed
+    assert "- highest rate: 20 requests/s, 1.00 times the 20 without batches" in printed
+    assert "- 2 reloads at half of the rate: 0 requests lost, " in printed
+    assert "- a drain at half of the rate: 0 lost, " in printed
+    assert "- 2 s at half of the rate: 0 lost, " in printed
 
 
 def test_without_k6_it_says_how_to_get_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,11 @@ def test_any_characters_are_text(service: TestClient, text: str) -> None:
     assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_reference_of_more_digits_than_python_reads_is_text(folder: Path) -> None:
+    with client(folder, max_text_chars=10_000) as service:
+        assert service.post("/predict", json={"text": ["&#" + "1" * 5000 + ";", "great"]}).status_code == 200
+
+
 BAD_BODIES = {
     "empty": (b"", 422, "body: Field required"),
     "not JSON": (b"[", 422, "JSON decode error"),
@@ -81,6 +86,7 @@ BAD_BODIES = {
     "deep": (b"[" * 90_000, 400, "parsing the body"),
     "deep in text": (b'{"text": ' + b"[" * 500 + b"]" * 500 + b"}", 422, "body.text.list.0: should be a valid string"),
     "another name": (b'{"txt": "a"}', 422, "body.txt: Extra inputs are not permitted"),
+    "a long name": (json.dumps({"text": "a", "\n" + "x" * 5000: 1}).encode(), 422, "body.'\\nxxxx"),
     "more names": (b'{"text": "a", "x": 1}', 422, "body.x: Extra inputs are not permitted"),
     "a list": (b'["a"]', 422, "body: should be a valid dictionary"),
     "a number": (b'{"text": 3}', 422, "body.text.text: should be a valid string"),
@@ -176,6 +182,11 @@ def test_inference_says_what_predict_says(service: TestClient) -> None:
     assert probabilities["shape"] == [3, 3]
     expected = [list(prediction["probabilities"].values()) for prediction in predictions]
     assert np.reshape(probabilities["data"], (3, 3)).tolist() == expected
+
+
+def test_an_inference_without_an_id_gets_that_of_the_request(service: TestClient) -> None:
+    headers = {"X-Request-ID": "abc-2"}
+    assert service.post("/v2/models/tweets/infer", json=infer_body(["a"]), headers=headers).json()["id"] == "abc-2"
 
 
 def test_only_the_outputs_that_are_asked_for(service: TestClient) -> None:
@@ -308,6 +319,44 @@ def test_a_client_has_its_rate(folder: Path) -> None:
         assert [status("one", 4), status("one", 2), status("one", 1), status("two", 5)] == [200, 429, 200, 200]
 
 
+def test_a_request_that_can_never_pass_is_told_so(folder: Path) -> None:
+    with client(folder, rate_limit="5/minute") as service:
+        answer = service.post("/predict", json={"text": ["a"] * 6})
+        assert (answer.status_code, answer.headers.get("Retry-After")) == (422, None)
+        assert answer.json() == {"error": "too many texts in a request: 5 per 1 minute are allowed"}
+
+
+def test_all_limits_hold(folder: Path) -> None:
+    with client(folder, rate_limit="3/minute;4/hour") as service:
+        found = [service.post("/predict", json={"text": ["a"] * texts}) for texts in (3, 2, 1)]
+        assert [answer.status_code for answer in found] == [200, 429, 429]
+        assert found[1].json()["error"] == "too many texts: 3 per 1 minute are allowed"
+
+
+def test_what_finds_no_room_is_not_counted_against_the_rate(folder: Path) -> None:
+    made, requests = app.create(settings.Settings(model=folder, threads=1, rate_limit="5/minute"))
+    with TestClient(requests) as service:
+        batcher = made.state.service.batcher
+        batcher.waiting += batcher.queue_size
+        assert service.post("/predict", json={"text": ["a"] * 5}).status_code == 503
+        batcher.waiting -= batcher.queue_size
+        assert service.post("/predict", json={"text": ["a"] * 5}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("testclient", "testclient"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_client(address: str, client: str) -> None:
+    assert app.network(address) == client
+
+
 def test_a_request_keeps_its_id(service: TestClient) -> None:
     assert service.get("/v2", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
     for bad in ("", "a b", "x" * 65, "a;b"):
@@ -346,6 +395,9 @@ def test_a_broken_model_is_an_error_of_the_service(folder: Path, caplog: pytest.
         ("DRAIN_TIMEOUT", "10", "TWEETS_*: drain_delay + drain_timeout must be below 10 seconds"),
         ("NAME", "../x", "TWEETS_NAME = '../x'"),
         ("RATE_LIMIT", "lots", "TWEETS_RATE_LIMIT = 'lots'"),
+        ("RATE_LIMIT", "5/minute;lots", "TWEETS_RATE_LIMIT = '5/minute;lots'"),
+        ("TRUSTED_PROXIES", "10.0.0.1/24", "TWEETS_TRUSTED_PROXIES = '10.0.0.1/24': 10.0.0.1/24 has host bits set"),
+        ("TRUSTED_PROXIES", "proxy", "TWEETS_TRUSTED_PROXIES = 'proxy': 'proxy' does not appear to be an IPv4"),
         ("LOG_LEVEL", "loud", "TWEETS_LOG_LEVEL = 'loud'"),
     ],
 )

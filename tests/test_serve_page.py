@@ -26,6 +26,7 @@ ROWS = [
     ("3", "", "-5"),
     ("4", "+the meeting", "-cmd|x"),
     ("5", "שלום 😀", "\tx"),
+    ("6", "a;=1+1;-cmd;-) ;-D", "\n＝1"),
 ]
 
 
@@ -143,14 +144,42 @@ def test_a_file_comes_back_with_its_labels(page: Page, service: Running, tmp_pat
     head, *rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
     assert text.startswith("\ufeff")
     assert head == ["id", "Text", "note", "predicted", *(f"p_{label}" for label in LABELS)]
-    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert [row[1] for row in rows] == [ROWS[1][1], ROWS[2][1], "", "'+the meeting", ROWS[5][1]]
-    assert [row[2] for row in rows] == ["'=1+1", "'@x", "-5", "'-cmd|x", "'\tx"]  # a number is no formula
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [row[1] for row in rows] == [ROWS[1][1], ROWS[2][1], "", "'+the meeting", ROWS[5][1], "a;'=1+1;'-cmd;-) ;-D"]
+    assert [row[2] for row in rows] == ["'=1+1", "'@x", "-5", "'-cmd|x", "'\tx", "'\n'＝1"]  # a number is no formula
+    expect(page.locator("#progress-text")).to_contain_text("6 rows labelled in ")
+    expect(page.locator("#progress-text")).to_contain_text("1 have no text and got no label.")
     expected = iter(predict(service.url, [row[1] for row in ROWS[1:] if row[1]]).json()["predictions"])
     for row in rows:
         found = next(expected) if row[1] else None
         assert row[3] == (found["label"] if found else "")
         assert row[4:] == ([str(found["probabilities"][label]) for label in LABELS] if found else ["", "", ""])
+
+
+@pytest.mark.parametrize("line_end", ["\r", "\n", "\r\n"])
+def test_rows_keep_their_place_whatever_ends_a_line(page: Page, tmp_path: Path, line_end: str) -> None:
+    lines = ["text", "great", '""', '"a', 'b"', "", '"\u0085"', "😀" * 2001]
+    (tmp_path / "in.csv").write_bytes(line_end.join(lines).encode())
+    page.get_by_label("CSV file").set_input_files(tmp_path / "in.csv")
+    _, *rows = csv.reader(io.StringIO(download(page).removeprefix("\ufeff"), newline=""))
+    assert [row[0] for row in rows] == ["great", "", f"a{line_end}b", "\u0085", "😀" * 2001]
+    assert [bool(row[1]) for row in rows] == [True, False, True, False, True]
+    expect(page.locator("#progress-text")).to_contain_text("1 were cut to 2,000 characters")
+
+
+def test_a_busy_service_is_waited_for(browser: Browser, reproduced: Path, tmp_path: Path) -> None:
+    with (
+        serving(reproduced / "models/onnx", tmp_path, rate_limit="3/2second") as running,
+        browser.new_context() as context,
+    ):
+        page = context.new_page()
+        page.goto(running.url)
+        page.locator("#text").fill("one\ntwo\nthree")
+        expect(page.locator("#results article")).to_have_count(3)
+        page.locator("#text").fill("four\nfive")
+        expect(page.locator("#text-busy")).to_have_text("The service is busy; asked again in 2 s.")
+        expect(page.locator("#results article")).to_have_count(2)
+        expect(page.locator("#text-busy")).to_be_hidden()
 
 
 @pytest.mark.parametrize(
@@ -160,6 +189,7 @@ def test_a_file_comes_back_with_its_labels(page: Page, service: Running, tmp_pat
         ("text\nübel\n".encode("latin-1"), "The file is not UTF-8 text. Save it as “CSV UTF-8”."),
         (b"\x00\x01\x02", "The file is not a CSV file: it has binary content."),
         (b"text\n", "The file has a header and no rows."),
+        (b"id;text\n1;a\n", "The cells seem to end with semicolons or tabs. Save the file with commas."),
         (b"text,x\na,b\nc\n", "Row 3 has 1 cells, and the header has 2."),
         (b'text\n"never ends\n', "The file ends within a quoted cell: a quote is missing."),
     ],

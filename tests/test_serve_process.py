@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -100,6 +101,57 @@ def test_a_client_that_sends_its_head_slowly_is_cut_off(service: Running) -> Non
     assert raw(service.port, b"GET / HTTP/1.1\r\nX-Slow: ", *[b"a"] * 30, pause=0.1) == b""
     assert 0.5 < time.monotonic() - begin < SECONDS / 2
     assert raw(service.port) == b""  # and one that sends nothing
+
+
+def test_line_breaks_hold_no_connection(service: Running) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=SECONDS) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'{"live":true}'):
+            answer += connection.recv(65536)
+        begin = time.monotonic()
+        connection.sendall(b"\r\n")
+        assert connection.recv(65536) == b""
+        assert 0.5 < time.monotonic() - begin < SECONDS / 2
+
+
+def test_a_client_that_reads_no_answer_is_cut_off(folder: Path, tmp_path: Path) -> None:
+    with serving(folder, tmp_path, request_timeout=1) as running, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", running.port))
+        script = next(iter(re.findall(r'src="(/[^"]+bundle.js)"', requests.get(f"{running.url}/docs", timeout=9).text)))
+        connection.sendall(f"GET {script} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 8)
+        wait_for(lambda: not psutil.Process(running.process.pid).net_connections("tcp")[1:], SECONDS)
+        assert "tweets_http_requests_in_progress 1.0" in metrics(running)  # that of the metrics
+
+
+def test_a_client_that_waits_for_no_answer_is_cut_off(service: Running) -> None:
+    one = HEAD + b'Content-Length: 13\r\n\r\n{"text": "a"}'
+    assert raw(service.port, one * 400).count(b"200 OK") < 400
+    assert predict(service.url, "a").ok
+
+
+def test_more_requests_than_it_takes_at_once_are_told(folder: Path, tmp_path: Path) -> None:
+    with serving(folder, tmp_path, max_requests=1) as running, socket.socket() as held:
+        held.connect(("127.0.0.1", running.port))
+        held.sendall(HEAD + b"Content-Length: 20\r\n\r\n{")
+        wait_for(lambda: "tweets_http_requests_in_progress 2.0" in metrics(running), SECONDS)
+        answer = predict(running.url, "a")
+        assert answer.status_code == 503
+        assert answer.json() == {"error": "busy: 1 requests are under way; try again in 1 s"}
+        assert answer.headers["Retry-After"] == "1"
+        assert answer.headers["X-Request-ID"]
+        held.close()
+        wait_for(lambda: predict(running.url, "a").ok, SECONDS)
+
+
+def test_a_proxy_that_is_trusted_names_the_client(folder: Path, tmp_path: Path) -> None:
+    headers = {"X-Forwarded-For": "203.0.113.7", "X-Request-ID": "through"}
+    for trusted, client in (("127.0.0.0/8", "203.0.113.7"), ("10.0.0.0/8", "127.0.0.1"), ("", "127.0.0.1")):
+        with serving(folder, tmp_path, trusted_proxies=trusted) as running:
+            assert predict(running.url, "a", headers=headers).ok
+            wait_for(lambda: [line for line in running.lines() if line.get("request_id") == "through"], SECONDS)
+            assert [line["client"] for line in running.lines() if line.get("request_id") == "through"] == [client]
 
 
 def test_a_client_that_sends_its_body_slowly_is_told(service: Running) -> None:
@@ -241,6 +293,21 @@ def test_while_it_drains_it_answers_and_is_not_ready(folder: Path, tmp_path: Pat
         running.process.wait(SECONDS)
 
 
+def test_what_outlasts_the_drain_is_told(folder: Path, tmp_path: Path) -> None:
+    settings = {"max_texts": 20_000, "queue_size": 20_000, "batch_size": 1, "request_timeout": 60, "drain_timeout": 1}
+    with serving(folder, tmp_path, **settings) as running, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(predict, running.url, ["a word or two"] * 20_000)
+        wait_for(lambda: "tweets_queue_texts 0.0" not in metrics(running), SECONDS)
+        begin = time.monotonic()
+        assert running.end() == 0
+        assert time.monotonic() - begin < 10
+        answer = asked.result(SECONDS)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.json() == {"error": "the service ends; try again"}
+        assert running.wait_until_logged("request")["status"] == 200  # the metrics'
+        assert [line["status"] for line in running.lines() if line.get("route") == "/predict"] == [503]
+
+
 def test_after_kill_9_the_next_one_serves_at_once(folder: Path, tmp_path: Path) -> None:
     with serving(folder, tmp_path) as running:
         before, port = predict(running.url, TEXTS).json(), running.port
@@ -298,6 +365,32 @@ def test_a_reload_that_fails_its_check_keeps_the_model(folder: Path, tmp_path: P
         assert f"version {version} stays" in line["message"]
         assert predict(running.url, "a").json()["version"] == version
         assert 'tweets_model_reloads_total{outcome="failed"}' in metrics(running)
+
+
+def test_the_last_of_two_reloads_counts(folder: Path, tmp_path: Path) -> None:
+    """One goes back to the old model while the new one is being read."""
+    other_version(folder, tmp_path / "other")
+    link = tmp_path / "current"
+    link.symlink_to(folder)
+    with serving(link, tmp_path) as running:
+        version = predict(running.url, "a").json()["version"]
+        for target in (tmp_path / "other", folder):
+            point(link, target)
+            running.process.send_signal(signal.SIGHUP)
+            time.sleep(0.05)
+        wait_for(lambda: 'tweets_model_reloads_total{outcome="done"} 2.0' in metrics(running), SECONDS)
+        assert predict(running.url, "a").json()["version"] == version
+
+
+def test_a_sealed_folder_that_holds_no_tokenizer_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    with serving(folder, tmp_path) as running:
+        (folder / exported.CHECKSUMS).unlink()
+        (folder / exported.TOKENIZER).write_text("{}")
+        exported.seal(folder)
+        os.kill(running.process.pid, signal.SIGHUP)
+        assert "tokenizer.json: not a tokenizer: " in running.wait_until_logged("reload failed")["message"]
+        assert predict(running.url, "a").ok
+    assert "tokenizer.json: not a tokenizer: " in ended(folder, tmp_path)
 
 
 def metrics(running: Running) -> str:

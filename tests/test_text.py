@@ -13,6 +13,7 @@ from tweets.text import (
     INVISIBLE,
     MENTION,
     NEGATION,
+    PIECE,
     URL,
     Clean,
     Cleaning,
@@ -117,6 +118,11 @@ def test_html_turns_entities_into_their_characters(text: str, cleaned: str) -> N
     assert only(text, html=True) == cleaned
 
 
+def test_a_reference_of_more_digits_than_python_reads_stays() -> None:
+    text = "&#" + "1" * 5000 + "; &amp;"
+    assert only(text, html=True) == text
+
+
 @pytest.mark.parametrize(
     ("choice", "cleaned"), [("keep", "see https://t.co/x now"), ("token", "see http now"), ("remove", "see   now")]
 )
@@ -174,6 +180,15 @@ def test_an_emoji_of_several_characters_has_one_name() -> None:
     assert name_emoji("👨\u200d👩\u200d👧") == " family man woman girl "
     assert name_emoji("🇬🇧") == " United Kingdom "
     assert name_emoji("❤️") == " red heart "
+
+
+def test_a_long_text_of_joined_emoji_is_taken_in_pieces() -> None:
+    """Which bounds the time; what is joined there, a tweet's length apart, keeps its name."""
+    text = "👩\u200d🚀 on " * 200
+    assert len(text) > 2 * PIECE
+    found = only(text, emoji="name")
+    assert 197 <= found.count("woman astronaut") <= 200
+    assert found.split().count("on") == 200
 
 
 @pytest.mark.parametrize("seed", range(3))

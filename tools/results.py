@@ -6,7 +6,7 @@ python -m tools.results
 from pathlib import Path
 from typing import Any
 
-from benchmarks import turns
+from benchmarks import load, turns
 from tools.repository import git
 from tweets import errors, files
 
@@ -89,10 +89,12 @@ def data_speeds(sizes: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     report = files.read_json(Path("metrics/evaluate.json"))
-    train, predict, data = (files.read_json(BENCHMARKS / f"{name}.json") for name in ("train", "predict", "data"))
+    names = ("train", "predict", "load", "data")
+    train, predict, loaded, data = (files.read_json(BENCHMARKS / f"{name}.json") for name in names)
     parts = [table(report), explanation(report), commit()]
     parts += [speeds(train["tweets_per_second"], "training, tweets/s")]
-    parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s"), data_speeds(data["sizes"])]
+    parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s")]
+    parts += [load.rates(loaded), load.explain(loaded), data_speeds(data["sizes"])]
     print("\n\n".join(parts))
 
 

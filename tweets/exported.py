@@ -122,7 +122,10 @@ def _checksums(path: Path) -> dict[str, str]:
 def read(folder: Path, *, threads: int) -> Exported:
     """Read a folder as it is. Raises UserError when OpenVINO cannot load the model."""
     settings = params.build(Settings, files.read_json(folder / SETTINGS), str(folder / SETTINGS))
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # noqa: BLE001  the library raises nothing more specific
+        raise UserError(f"{folder / TOKENIZER}: not a tokenizer: {one_line(error)[:200]}") from None
     tokenizer.enable_truncation(settings.max_length)
     tokenizer.no_padding()
     config = {

@@ -29,6 +29,7 @@ PUNCTUATION = re.compile(r"[^\w\s]|_")
 # Control characters, but for the white space among them, and characters without width.
 INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
 MAYBE_EMOJI = re.compile("[#*0-9]?[©®‼-\U0010ffff]+")  # keycaps begin with ASCII; all others are from U+203C on
+PIECE = 500  # characters; no tweet of the data that has joined emoji is longer
 FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 NEGATION = re.compile(
     r"\b(?:no|not|nor|never|none|nobody|nothing|neither|nowhere|cannot|without|\w+n['’]t"
@@ -93,7 +94,7 @@ def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
     if normalise.urls != "keep":  # first: a link's &section= would be unescaped to a sign
         steps.append(partial(replace_urls, "http" if normalise.urls == "token" else " "))
     if normalise.html:
-        steps.append(lambda text: html.unescape(text) if "&" in text else text)
+        steps.append(unescape_html)
     if normalise.encoding:
         steps.append(repair_encoding)
     if normalise.mentions != "keep":
@@ -128,6 +129,14 @@ def replace_urls(replacement: str, text: str) -> str:
     return URL.sub(replacement, text) if "http" in lower or "www." in lower or "…" in text else text
 
 
+def unescape_html(text: str) -> str:
+    """Return the text with HTML's references as the characters they stand for."""
+    try:
+        return html.unescape(text) if "&" in text else text
+    except ValueError:  # a number of more digits than Python reads
+        return text
+
+
 def repair_encoding(text: str) -> str:
     """Return the text with mis-decoded UTF-8 put right and invisible characters dropped; ASCII skips ftfy."""
     if not text.isascii():
@@ -149,8 +158,9 @@ def _replace_emoji(text: str, replacement: str | Callable[[str, dict[str, str]],
     """Replace the emoji in a text; `emoji` looks at each character in Python, so it gets no more than it has to."""
     if text.isascii():
         return text
-    if "\u200d" in text:  # joins emoji, and can make `emoji` go back beyond where they begin
-        return emoji.replace_emoji(text, replacement)
+    if "\u200d" in text:  # joins emoji, and can make `emoji` go back beyond where they begin, with the square of time
+        pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+        return "".join(emoji.replace_emoji(piece, replacement) for piece in pieces)
     return MAYBE_EMOJI.sub(lambda run: emoji.replace_emoji(run.group(), replacement), text)
 
 

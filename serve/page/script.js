@@ -4,6 +4,9 @@ const LINES = 20; // that are labelled as one types
 const WORDS = 60; // of a text, beyond which no word is left out
 const BATCH = 200; // rows of a file in a request
 const PAUSE = 250; // ms without a key, before a request
+const CHARS = 200000; // of a file in a request
+const WAIT = 60; // seconds that a busy service is waited for at most, each of 5 times
+const BLANK = /^[\s\x1c-\x1f\x85]*$/; // what the service takes for white space
 
 const $ = (id) => document.getElementById(id);
 let limits = {texts: BATCH, chars: 10000};
@@ -14,8 +17,8 @@ let key = sessionStorage.getItem("key") || "";
 
 class Problem extends Error {}
 
-/** Ask the service; where it is busy, wait as long as it says and ask again. */
-async function ask(texts, signal) {
+/** Ask the service; where it is busy, tell, wait as long as it says and ask again. */
+async function ask(texts, signal, tell) {
   for (let attempt = 0; ; attempt++) {
     const headers = {"Content-Type": "application/json"};
     if (key) headers.Authorization = `Bearer ${key}`;
@@ -28,7 +31,10 @@ async function ask(texts, signal) {
     }
     if (response.ok) return (await response.json()).predictions;
     if ((response.status === 503 || response.status === 429) && attempt < 5) {
-      await sleep(1000 * Number(response.headers.get("Retry-After") || 1), signal);
+      const seconds = Math.min(WAIT, Number(response.headers.get("Retry-After") || 1));
+      tell(`The service is busy; asked again in ${seconds} s.`);
+      await sleep(1000 * seconds, signal);
+      tell("");
       continue;
     }
     const answer = await response.json().catch(() => ({}));
@@ -92,8 +98,10 @@ async function typed() {
   typing.abort();
   typing = new AbortController();
   const {signal} = typing;
-  const all = $("text").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  const all = $("text").value.split("\n").filter((line) => !BLANK.test(line)).map((line) => line.trim());
   const lines = all.slice(0, LINES);
+  const tell = (message) => say("text-busy", message);
+  tell("");
   say("text-problem", all.length > LINES ? `Only the first ${LINES} of ${all.length} lines are labelled here; a file takes more.` : "");
   if (!lines.length) {
     $("results").replaceChildren();
@@ -102,10 +110,10 @@ async function typed() {
   }
   $("results").setAttribute("aria-busy", "true");
   try {
-    const predictions = await ask(lines, signal);
+    const predictions = await ask(lines, signal, tell);
     const shown = lines.map((line, index) => result(line, predictions[index]));
     $("results").replaceChildren(...shown);
-    for (let index = 0; index < lines.length; index++) await attribute(lines[index], predictions[index], shown[index], signal);
+    for (let index = 0; index < lines.length; index++) await attribute(lines[index], predictions[index], shown[index], signal, tell);
   } catch (error) {
     if (error.name === "AbortError") return;
     $("results").replaceChildren();
@@ -126,7 +134,7 @@ function result(line, prediction) {
 }
 
 /** Leave out one word at a time, all in one request, and show by how much the label's probability falls or rises. */
-async function attribute(line, prediction, shown, signal) {
+async function attribute(line, prediction, shown, signal, tell) {
   const parts = line.split(/(\s+)/);
   const places = parts.map((part, index) => index).filter((index) => parts[index].trim());
   const hint = shown.querySelector(".hint");
@@ -136,7 +144,7 @@ async function attribute(line, prediction, shown, signal) {
     return;
   }
   const without = places.map((place) => parts.filter((_, index) => index !== place && index !== place + 1).join("").trim());
-  const others = await ask(without, signal);
+  const others = await ask(without, signal, tell);
   const before = prediction.probabilities[prediction.label];
   const effects = new Map(places.map((place, index) => [place, before - others[index].probabilities[prediction.label]]));
   const strongest = Math.max(...[...effects.values()].map(Math.abs), 0.05);
@@ -165,11 +173,20 @@ function utf8Bytes(sign) {
 
 /**
  * Yield the rows of a CSV file, each a list of cells: quotes, line breaks in them, and a byte order mark as they come.
- * Before each row, `tell` is called with the number of bytes up to its end.
+ * Before each row, `tell` is called with the number of bytes up to its end. An empty line is no row.
  */
 async function* rows(file, tell, signal) {
   const reader = file.stream().pipeThrough(new TextDecoderStream("utf-8", {fatal: true})).getReader();
-  let row = [], cell = "", quoted = false, afterQuote = false, read = 0;
+  let row = [], cell = "", quoted = false, afterQuote = false, hadQuote = false, afterReturn = false, read = 0;
+  const isRow = () => row.length > 0 || cell !== "" || hadQuote;
+  function end() {
+    const ended = [...row, cell];
+    row = [];
+    cell = "";
+    hadQuote = false;
+    tell(read);
+    return ended;
+  }
   try {
     for (;;) {
       if (signal.aborted) throw new DOMException("cancelled", "AbortError");
@@ -193,23 +210,30 @@ async function* rows(file, tell, signal) {
             continue;
           }
         }
-        if (sign === '"' && cell === "") quoted = true;
+        const isSecond = afterReturn && sign === "\n"; // of the line end \r\n
+        afterReturn = sign === "\r";
+        if (sign === '"' && cell === "") quoted = hadQuote = true;
         else if (sign === ",") { row.push(cell); cell = ""; }
-        else if (sign === "\n") { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); cell = ""; tell(read); yield row; row = []; }
+        else if (sign === "\n" || sign === "\r") { if (!isSecond && isRow()) yield end(); }
         else cell += sign;
       }
     }
     if (quoted && !afterQuote) throw new Problem("The file ends within a quoted cell: a quote is missing.");
-    if (cell || row.length) { row.push(cell.endsWith("\r") ? cell.slice(0, -1) : cell); tell(read); yield row; }
+    if (isRow()) yield end();
   } finally {
     reader.cancel().catch(() => {});
   }
 }
 
-/** A cell as it goes into the download: what a spreadsheet would compute becomes text. */
+/**
+ * A cell as it goes into the download: what a spreadsheet would compute becomes text. One that takes semicolons or tabs
+ * for the ends of cells would see a formula within the cell too; `;-)` and `;-D` are none.
+ */
 function csvCell(value) {
-  const safe = /^[=+\-@\t\r]/.test(value) && !/^[+-]?[\d.]+(e[+-]?\d+)?$/i.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  const isNumber = /^[+-]?[\d.]+(e[+-]?\d+)?$/i.test(value);
+  const begun = /^[=+\-@＝＋－＠\t\r\n]/.test(value) && !isNumber ? `'${value}` : value;
+  const safe = begun.replace(/([;\t\r\n])(?=[=+@＝＋－＠]|-(?!\)|[a-z]\b))/gi, "$1'");
+  return /[",;\t\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
 const csvLine = (cells) => `${cells.map(csvCell).join(",")}\r\n`;
@@ -227,6 +251,7 @@ $("file").addEventListener("change", async () => {
     const first = await rows(file, () => {}, new AbortController().signal).next();
     if (first.done) throw new Problem("The file is empty.");
     header = first.value;
+    if (header.length === 1 && /[;\t]/.test(header[0])) throw new Problem("The cells seem to end with semicolons or tabs. Save the file with commas.");
     $("column").replaceChildren(...header.map((name, index) => element("option", {value: index}, name || `column ${index + 1}`)));
     $("column").value = Math.max(0, header.findIndex((name) => /^(text|tweet|originaltweet|content|message)$/i.test(name.trim())));
     $("column-part").hidden = false;
@@ -268,16 +293,21 @@ function busy(is) {
   } else if (document.activeElement === document.body) $("start").focus();
 }
 
+/** Return as much of a text as the service takes; it counts characters, of which some are two here. */
+function cut(text) {
+  return text.length > limits.chars ? Array.from(text).slice(0, limits.chars).join("") : text;
+}
+
 /** Return the labelled file in parts. Rows without a tweet keep their place and get no label. */
 async function labelled(file, column, signal) {
   const begin = performance.now();
   const parts = [], size = Math.min(BATCH, limits.texts);
-  let batch = [], done = 0, tooLong = 0, read = 0, lineNumber = 0;
+  let batch = [], chars = 0, done = 0, tooLong = 0, blank = 0, read = 0, lineNumber = 0;
 
   async function flush() {
-    const texts = batch.map((row) => row[column].slice(0, limits.chars));
-    const wanted = texts.map((text, index) => index).filter((index) => texts[index].trim());
-    const predictions = wanted.length ? await ask(wanted.map((index) => texts[index]), signal) : [];
+    const texts = batch.map((row) => cut(row[column]));
+    const wanted = texts.map((text, index) => index).filter((index) => !BLANK.test(texts[index]));
+    const predictions = wanted.length ? await ask(wanted.map((index) => texts[index]), signal, (message) => { $("progress-text").textContent = message; }) : [];
     const of = new Map(wanted.map((index, place) => [index, predictions[place]]));
     parts.push(batch.map((row, index) => {
       const found = of.get(index);
@@ -285,7 +315,9 @@ async function labelled(file, column, signal) {
       return csvLine([...row, ...added]);
     }).join(""));
     done += batch.length;
+    blank += batch.length - wanted.length;
     batch = [];
+    chars = 0;
     const share = Math.min(1, read / file.size), seconds = (performance.now() - begin) / 1000;
     $("progress").value = share;
     const left = share > 0 ? Math.ceil(seconds / share - seconds) : 0;
@@ -298,16 +330,17 @@ async function labelled(file, column, signal) {
       parts.push("\ufeff", csvLine([...row, "predicted", ...allLabels.map((label) => `p_${label}`)]));
       continue;
     }
-    if (row.length === 1 && row[0] === "") continue;
     if (row.length !== header.length) throw new Problem(`Row ${number(lineNumber)} has ${row.length} cells, and the header has ${header.length}.`);
-    if (row[column].length > limits.chars) tooLong++;
+    if (row[column].length > cut(row[column]).length) tooLong++;
     batch.push(row);
-    if (batch.length === size) await flush();
+    chars += Math.min(row[column].length, limits.chars);
+    if (batch.length === size || chars >= CHARS) await flush();
   }
   if (batch.length) await flush();
   if (!done) throw new Problem("The file has a header and no rows.");
   $("progress").value = 1;
-  const note = tooLong ? ` ${number(tooLong)} were cut to ${number(limits.chars)} characters before they were labelled.` : "";
+  const note = (tooLong ? ` ${number(tooLong)} were cut to ${number(limits.chars)} characters before they were labelled.` : "")
+    + (blank ? ` ${number(blank)} have no text and got no label.` : "");
   $("progress-text").textContent = `${number(done)} rows labelled in ${Math.ceil((performance.now() - begin) / 1000)} s.${note}`;
   return parts;
 }
