@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, default_cleaning
 
-from tweets import exported
+from tweets import exported, params
 from tweets.errors import UserError
+from tweets.text import Cleaning
 
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy", "nltk", "simplemma")
 
@@ -46,10 +47,15 @@ def test_no_texts_get_none(folder: Path) -> None:
     assert exported.load(folder, threads=1).predict([]).shape == (0, 3)
 
 
-def test_rows_are_padded_to_the_longest() -> None:
-    inputs = exported.padded([np.array([5, 6, 7]), np.array([8])], pad=9)
-    assert inputs["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+@pytest.mark.parametrize(("longest", "max_length", "width"), [(3, 64, 8), (8, 64, 8), (9, 64, 16), (9, 10, 10)])
+def test_batches_have_few_widths_and_none_beyond_the_model(longest: int, max_length: int, width: int) -> None:
+    settings = exported.Settings(
+        labels=[], max_length=max_length, pad=9, cleaning=params.build(Cleaning, default_cleaning(), "params.yaml")
+    )
+    inputs = exported.padded([np.arange(longest), np.array([8])], settings)
+    ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
+    assert ids == [[*range(longest), *[9] * (width - longest)], [8, *[9] * (width - 1)]]
+    assert mask == [[1] * longest + [0] * (width - longest), [1] + [0] * (width - 1)]
 
 
 def test_softmax_of_large_logits() -> None:

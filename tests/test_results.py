@@ -47,6 +47,6 @@ def test_readme_shows_these_results(capsys: pytest.CaptureFixture[str], monkeypa
     scores, explanation, commit, *speeds = capsys.readouterr().out.strip().split("\n\n")
     assert commit == "From the code of commit 0123456, by `dvc repro`."
     readme = Path("README.md").read_text()
-    assert len(speeds) == 3
+    assert len(speeds) == 5
     for part in (scores, explanation, *speeds):
         assert part in readme

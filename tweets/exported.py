@@ -26,6 +26,8 @@ CARD = "card.json"
 EXAMPLES = "examples.json"
 CHECKSUMS = "checksums.json"
 GROUP = 128
+STEP = 8  # tokens: the widths of batches are multiples of it, so that few shapes come up
+SHAPES = 200  # kernels that OpenVINO keeps for shapes that may come again; by itself it keeps 5,000, in 1 GB
 TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwise
 
 Floats = npt.NDArray[np.float64]
@@ -58,16 +60,20 @@ class Exported:
         result = np.empty((len(tokens), len(self.settings.labels)))
         for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
             rows = order[start : start + batch_size]
-            logits = self.request.infer(padded([tokens[number] for number in rows], self.settings.pad))[0]
+            logits = self.request.infer(padded([tokens[number] for number in rows], self.settings))[0]
             result[rows] = softmax(logits.astype(np.float64))
         return result
 
 
-def padded(rows: Sequence[Ints], pad: int) -> dict[str, Ints]:
-    """Return the inputs of the model for B rows of tokens: ids and attention mask, both (B, longest row)."""
+def padded(rows: Sequence[Ints], settings: Settings) -> dict[str, Ints]:
+    """Return the inputs of the model for B rows of tokens: ids and attention mask, both (B, width).
+
+    The width is the next multiple of STEP from the longest row, but no more than the model takes.
+    """
     lengths = np.array([len(row) for row in rows])
-    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-    ids = np.full(mask.shape, pad, np.int64)
+    width = min(-(-lengths.max() // STEP) * STEP, settings.max_length)
+    mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
+    ids = np.full(mask.shape, settings.pad, np.int64)
     ids[mask == 1] = np.concatenate(rows)
     return {"input_ids": ids, "attention_mask": mask}
 
@@ -132,6 +138,7 @@ def read(folder: Path, *, threads: int) -> Exported:
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
+        "CPU_RUNTIME_CACHE_CAPACITY": SHAPES,
     }
     try:
         request = openvino.Core().compile_model(folder / MODEL, "CPU", config).create_infer_request()
