@@ -75,7 +75,7 @@ report: setup-dev ## write report/, one page and one Markdown file; REV= names w
 bench: setup-dev ## measure speed by turns with the alternatives, into benchmarks/results/; one: make bench-predict
 	$(MAKE) -j1 $(BENCHMARKS:%=bench-%)
 
-load: setup-dev ## drive the service with k6 at fixed arrival rates; the memory over ten minutes: make load SOAK=600
+load: setup-dev ## drive the service with k6 at fixed arrival rates; then, for its memory over ten minutes: make load SOAK=600
 	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
 
 $(BENCHMARKS:%=bench-%): setup-dev

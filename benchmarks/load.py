@@ -1,19 +1,20 @@
 """How much the service takes, over HTTP, and what its clients wait.
 
-    python -m benchmarks.load [--seconds 10] [--soak 600]
+    python -m benchmarks.load [--seconds 10]
+    python -m benchmarks.load --soak 600
 
 Starts `python -m serve` and drives it with k6 at fixed arrival rates, a tweet of the test split in each request. One is
 sent when its time has come, whether or not those before it are answered, so waiting is counted. A rate is sustained
 when each request is answered with 200, 95 % of them within LATE, and all as fast as they came. Measures, all on this
 machine, the generator included:
 
-- the seconds from the start to ready, and the model alone, a tweet at a time, before any service runs;
+- the seconds from the start to ready, and the most memory under load;
 - the highest rate sustained, to a tenth, with batches of one text and then with the service's own;
-- what clients wait at several rates, half of the highest among them;
+- what clients wait at several rates, and at half of the highest, by turns with the model alone, a tweet at a time;
 - reloads (SIGHUP) and a drain (SIGTERM) under half of the highest rate: nothing may fail;
-- with --soak, the memory over that many seconds at half of the highest rate.
 
-Prints tables and writes benchmarks/results/load.json.
+Prints tables and writes benchmarks/results/load.json. With --soak it measures only the memory over that many seconds at
+half of the highest rate that load.json has, and writes soak.json.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks import turns
 from benchmarks.machine import machine
 from tweets import errors, exported, files, tables
 from tweets.errors import UserError, one_line
@@ -44,6 +46,7 @@ from tweets.errors import UserError, one_line
 ONNX = Path("models/onnx")
 TWEETS = Path("data/prepared/test.parquet")
 RESULT = Path("benchmarks/results/load.json")
+SOAKED = Path("benchmarks/results/soak.json")
 THREADS = 2
 FIRST = 50  # requests a second
 LATE = 250  # ms
@@ -51,6 +54,7 @@ BEHIND = 1.05  # of the seconds in which requests were sent, those until the las
 FINE = 1.1  # the highest rate sustained is found to this factor
 ALONE = 300  # tweets by the model alone
 START = 30  # seconds that a service may take to be ready
+ROUNDS = 5  # of half of the highest rate, and of the model alone
 RELOADS = 3
 RELOADED = re.compile(r'^tweets_model_reloads_total\{outcome="done"\} (\S+)', re.MULTILINE)
 MEMORY = ("first_fifth_mb", "last_fifth_mb", "highest_mb")
@@ -166,15 +170,14 @@ def saturation(measure: Measure) -> tuple[int, list[Found]]:
     return low, sorted(tried, key=lambda found: found.rate)
 
 
-def alone(texts: list[str]) -> dict[str, float]:
-    """Return the milliseconds that the model takes for a tweet, without a service: median and 95th percentile."""
-    model = exported.load(ONNX, threads=THREADS)
+def alone(model: exported.Exported, texts: list[str]) -> float:
+    """Return the median of the milliseconds that the model takes for a tweet, without a service."""
     took = []
     for text in texts[:ALONE]:
         begin = time.perf_counter()
         model.predict([text])
         took.append(1000 * (time.perf_counter() - begin))
-    return {"p50": float(np.median(took)), "p95": float(np.percentile(took, 95))}
+    return float(np.median(took))
 
 
 def reloads(texts: Path, rate: int) -> Found:
@@ -245,8 +248,8 @@ def soak(texts: Path, rate: int, seconds: float) -> dict[str, Any]:
 
 
 def rates(report: dict[str, Any]) -> str:
-    """Return a Markdown table of what was found at each rate, half of the highest among them."""
-    found = sorted((Found(**each) for each in [*report["rates"], report["half"]]), key=lambda each: each.rate)
+    """Return a Markdown table of what was found at each rate."""
+    found = [Found(**each) for each in report["rates"]]
     lines = ["| requests/s | answered/s | p50, ms | p95 | p99 | 503 | lost |", "|---|---|---|---|---|---|---|"]
     for each in found:
         times = " | ".join(f"{value:.0f}" for value in (each.p50, each.p95, each.p99))
@@ -256,7 +259,8 @@ def rates(report: dict[str, Any]) -> str:
 
 def measure_all(texts: Path, seconds: float, tweets: list[str]) -> dict[str, Any]:
     """Return the report, without the soak."""
-    report: dict[str, Any] = {"alone_ms": alone(tweets)}
+    report: dict[str, Any] = {}
+    model = exported.load(ONNX, threads=THREADS)
     highest: dict[str, int] = {}
     for name, settings in {"one text": {"batch_size": 1}, "batches": {}}.items():
         with service(**settings) as running, memory(running) as megabytes:
@@ -265,9 +269,13 @@ def measure_all(texts: Path, seconds: float, tweets: list[str]) -> dict[str, Any
             if name == "batches":
                 if not highest[name]:
                     raise UserError(f"the service does not sustain {FIRST} requests a second here")
-                half = k6(running.url, texts, highest[name] // 2, seconds)
+                report["rates"] = [asdict(each) for each in tried]
                 report |= {"megabytes": max(megabytes), "seconds_to_ready": running.seconds_to_ready}
-                report |= {"half": asdict(half), "rates": [asdict(each) for each in tried]}
+                report["half"] = []
+                for _ in range(ROUNDS):
+                    bare = alone(model, tweets)
+                    half = k6(running.url, texts, highest[name] // 2, seconds)
+                    report["half"].append(asdict(half) | {"alone_p50": bare})
     report["highest"] = highest
     report["reload"] = asdict(reloads(texts, highest["batches"] // 2))
     drained, ended = drain(texts, highest["batches"] // 2)
@@ -277,42 +285,48 @@ def measure_all(texts: Path, seconds: float, tweets: list[str]) -> dict[str, Any
 
 def explain(report: dict[str, Any]) -> str:
     """Return the other figures, as a Markdown list."""
-    half, bare, highest = Found(**report["half"]), report["alone_ms"], report["highest"]
+    half, highest = report["half"], report["highest"]
+    p95, bare = (turns.Spread.of([each[name] for each in half]) for name in ("p95", "alone_p50"))
+    ratio = turns.ratio([each["p95"] for each in half], [each["alone_p50"] for each in half])
     reload, drained = Found(**report["reload"]), Found(**report["drain"]["found"])
     factor, harmed = highest["batches"] / max(1, highest["one text"]), drained.lost - drained.not_connected
     ended = report["drain"]["seconds_to_end"]
     lines = [
         f"highest rate: {highest['batches']} requests/s, {factor:.2f} times the {highest['one text']} without batches",
-        f"the model alone, without a service: p50 {bare['p50']:.1f} ms, p95 {bare['p95']:.1f} ms",
-        f"at half of the highest rate: p95 {half.p95:.1f} ms, {half.p95 / bare['p50']:.1f} times that p50",
+        f"p95 at half of the highest rate: {p95} ms; p50 of the model alone: {bare} ms; the ratio: {ratio}",
         f"ready after {report['seconds_to_ready']:.1f} s; {report['megabytes']:.0f} MB at most under load",
         f"{RELOADS} reloads at half of the rate: {reload.lost} requests lost, {reload.ok:,} answered",
         f"a drain at half of the rate: {harmed} lost, {drained.ok:,} answered; over in {ended:.1f} s",
     ]
-    if "soak" in report:
-        found = report["soak"]
-        soaked, (first, last, most) = Found(**found["found"]), (found[name] for name in MEMORY)
-        lines += [
-            f"{found['seconds']:.0f} s at half of the rate: {soaked.lost} lost, {soaked.ok:,} answered",
-            f"memory meanwhile: {first:.0f} MB in the first fifth, {last:.0f} MB in the last, {most:.0f} MB at most",
-        ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def explain_soak(report: dict[str, Any]) -> str:
+    """Return what a soak has shown, as an entry of a Markdown list."""
+    soaked, (first, last, most) = Found(**report["found"]), (report[name] for name in MEMORY)
+    return (
+        f"- {report['seconds']:.0f} s at {soaked.rate} requests/s: {soaked.lost} lost, {soaked.ok:,} answered; memory"
+        f" {first:.0f} MB in the first fifth, {last:.0f} MB in the last, {most:.0f} MB at most"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10, help="at each rate")
-    parser.add_argument("--soak", type=float, default=0, help="seconds of a long load at the end")
+    parser.add_argument("--soak", type=float, default=0, help="seconds of one long load, and nothing else")
     options = parser.parse_args()
     tweets = tables.read_parquet(TWEETS)["raw"].tolist()
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.json"
         texts.write_text(json.dumps(tweets))
-        report = measure_all(texts, options.seconds, tweets)
         if options.soak:
-            report["soak"] = soak(texts, report["highest"]["batches"] // 2, options.soak)
-    print(f"{rates(report)}\n\n{explain(report)}")
-    files.write_json(RESULT, report | {"machine": machine(), "threads": THREADS, "seconds": options.seconds})
+            report = soak(texts, files.read_json(RESULT)["highest"]["batches"] // 2, options.soak)
+            print(explain_soak(report))
+        else:
+            report = measure_all(texts, options.seconds, tweets)
+            print(f"{rates(report)}\n\n{explain(report)}")
+    described = report | {"machine": machine(), "threads": THREADS}
+    files.write_json(SOAKED if options.soak else RESULT, described)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,15 @@ def here(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         shutil.copytree(reproduced / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(load.__file__).parent.parent))
-    changed: dict[str, Any] = {"FIRST": 10, "LATE": 30_000, "ALONE": 5, "THREADS": 1, "LOAD_SECONDS": 3, "RELOADS": 2}
+    changed: dict[str, Any] = {
+        "FIRST": 10,
+        "LATE": 30_000,
+        "ALONE": 5,
+        "THREADS": 1,
+        "LOAD_SECONDS": 3,
+        "RELOADS": 2,
+        "ROUNDS": 2,
+    }
     for name, value in changed.items():
         monkeypatch.setattr(load, name, value)
     return tmp_path
@@ -59,10 +67,14 @@ def test_a_short_run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         return 20, [measure(10), measure(20)]
 
     monkeypatch.setattr(load, "saturation", two_rates)
-    monkeypatch.setattr("sys.argv", ["load", "--seconds", "1", "--soak", "2"])
+    monkeypatch.setattr("sys.argv", ["load", "--seconds", "1"])
     load.main()
-    report = json.loads(load.RESULT.read_text())
-    for each in (*report["rates"], report["half"], report["reload"], report["soak"]["found"]):
+    monkeypatch.setattr("sys.argv", ["load", "--soak", "2"])
+    load.main()
+    report, soaked = (json.loads(path.read_text()) for path in (load.RESULT, load.SOAKED))
+    assert [each["rate"] for each in report["half"]] == [10] * 2
+    assert all(each["alone_p50"] > 0 for each in report["half"])
+    for each in (*report["rates"], *report["half"], report["reload"], soaked["found"]):
         assert each["ok"] >= 0.9 * each["rate"] * each["seconds"]
         assert each["busy"] == each["not_connected"] == each["failed"] == each["dropped"] == 0
     drained = load.Found(**report["drain"]["found"])
@@ -75,7 +87,7 @@ def test_a_short_run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "- highest rate: 20 requests/s, 1.00 times the 20 without batches" in printed
     assert "- 2 reloads at half of the rate: 0 requests lost, " in printed
     assert "- a drain at half of the rate: 0 lost, " in printed
-    assert "- 2 s at half of the rate: 0 lost, " in printed
+    assert "- 2 s at 10 requests/s: 0 lost, " in printed
 
 
 def test_without_k6_it_says_how_to_get_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

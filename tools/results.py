@@ -89,12 +89,12 @@ def data_speeds(sizes: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     report = files.read_json(Path("metrics/evaluate.json"))
-    names = ("train", "predict", "load", "data")
-    train, predict, loaded, data = (files.read_json(BENCHMARKS / f"{name}.json") for name in names)
+    names = ("train", "predict", "load", "soak", "data")
+    train, predict, loaded, soaked, data = (files.read_json(BENCHMARKS / f"{name}.json") for name in names)
     parts = [table(report), explanation(report), commit()]
     parts += [speeds(train["tweets_per_second"], "training, tweets/s")]
     parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s")]
-    parts += [load.rates(loaded), load.explain(loaded), data_speeds(data["sizes"])]
+    parts += [load.rates(loaded), f"{load.explain(loaded)}\n{load.explain_soak(soaked)}", data_speeds(data["sizes"])]
     print("\n\n".join(parts))
 
 
