@@ -11,7 +11,7 @@ machine, the generator included:
 - the seconds from the start to ready, and the most memory under load;
 - the highest rate sustained, to a tenth, with batches of one text and then with the service's own;
 - what clients wait at several rates, and at half of the highest, by turns with the model alone, a tweet at a time;
-- reloads (SIGHUP) and a drain (SIGTERM) under half of the highest rate: nothing may fail;
+- reloads (SIGHUP) and a drain (SIGTERM) under half of the highest rate: nothing may fail.
 
 Prints tables and writes benchmarks/results/load.json. With --soak it measures only the memory over that many seconds at
 half of the highest rate that load.json has, and writes soak.json.

@@ -12,7 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 RECORDS = 10_000  # that may wait to be written
 
 
-class _BoundedHandler(QueueHandler):
+class BoundedHandler(QueueHandler):
     """Puts records into the queue, and counts those for which it has no room."""
 
     def __init__(self, waiting: "queue.Queue[logging.LogRecord]", dropped: Counter) -> None:
@@ -44,7 +44,7 @@ def start(level: str, dropped: Counter) -> QueueListener:
     fields = {"levelname": "level", "name": "logger", "asctime": "time"}
     writer.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=fields))
     root = logging.getLogger()
-    root.handlers, root.level = [_BoundedHandler(waiting, dropped)], logging.getLevelNamesMapping()[level.upper()]
+    root.handlers, root.level = [BoundedHandler(waiting, dropped)], logging.getLevelNamesMapping()[level.upper()]
     listener = QueueListener(waiting, writer)
     listener.start()
     return listener

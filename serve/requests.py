@@ -77,7 +77,7 @@ class Requests:
                 raise
             await refuse(Refused(503, "the service ends; try again", "draining", {"Retry-After": "1"}))
         except Exception:
-            answer.status = 500  # Starlette has sent it
+            answer.status = 500  # Starlette has sent it, and raises on what it was, for the log
             log.exception("error", extra={"request_id": answer.request_id})
         finally:
             self.under_way -= 1

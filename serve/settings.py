@@ -45,9 +45,7 @@ class Settings(BaseSettings):
     commit: Annotated[str, Field(max_length=64)] = ""  # empty: asks Git, where there is a checkout
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = (
-        ""  # whose X-Forwarded-For is believed: `10.0.0.0/8,::1`
-    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""  # `10.0.0.0/8,::1`: their X-Forwarded-For counts
 
     threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, of whichever requests

@@ -1,6 +1,8 @@
 """The service's routes: what they answer, and what they answer to what they cannot take. In this process."""
 
 import json
+import logging
+import queue
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import LABELS, ROOT, run
+from prometheus_client import Counter
 from starlette.testclient import TestClient
 
-from serve import app, keys, settings
+from serve import app, keys, logs, settings
 from serve.models import directory_hash
 from tweets import exported
 from tweets.errors import UserError
@@ -378,6 +381,16 @@ def test_a_broken_model_is_an_error_of_the_service(folder: Path, caplog: pytest.
         assert service.get("/v2/health/live").status_code == 200
         assert 'status="500"' in service.get("/metrics").text
     assert "out of order" in caplog.text
+
+
+def test_records_that_find_no_room_are_counted() -> None:
+    dropped = Counter("dropped", "Dropped", registry=None)
+    waiting: queue.Queue[logging.LogRecord] = queue.Queue(1)
+    handler = logs.BoundedHandler(waiting, dropped)
+    for _ in range(3):
+        handler.emit(logging.makeLogRecord({"msg": "x"}))
+    [found] = dropped.collect()
+    assert (waiting.qsize(), found.samples[0].value) == (1, 2)
 
 
 # ---- Settings

@@ -125,6 +125,18 @@ def test_a_client_that_reads_no_answer_is_cut_off(folder: Path, tmp_path: Path) 
         assert "tweets_http_requests_in_progress 1.0" in metrics(running)  # that of the metrics
 
 
+def test_a_client_that_reads_late_keeps_its_connection(folder: Path, tmp_path: Path) -> None:
+    with serving(folder, tmp_path, request_timeout=2) as running, requests.Session() as session:
+        script = next(iter(re.findall(r'src="(/[^"]+bundle.js)"', session.get(f"{running.url}/docs", timeout=9).text)))
+        answer = session.get(f"{running.url}{script}", stream=True, timeout=SECONDS)
+        time.sleep(0.3)  # more than the socket holds waits to be sent
+        assert len(answer.content) == int(answer.headers["Content-Length"]) > 1e6
+        time.sleep(2.5)
+        assert session.get(f"{running.url}/v2/health/live", timeout=SECONDS).ok
+        connections = psutil.Process(running.process.pid).net_connections("tcp")
+        assert sum(each.status == psutil.CONN_ESTABLISHED for each in connections) == 1  # all on the first one
+
+
 def test_a_client_that_waits_for_no_answer_is_cut_off(service: Running) -> None:
     one = HEAD + b'Content-Length: 13\r\n\r\n{"text": "a"}'
     assert raw(service.port, one * 400).count(b"200 OK") < 400
