@@ -190,13 +190,20 @@ def reloads(texts: Path, rate: int) -> Found:
         for timer in timers:
             timer.start()
         found = k6(running.url, texts, rate, LOAD_SECONDS)
-        with urllib.request.urlopen(f"{running.url}/metrics", timeout=START) as answer:  # noqa: S310  loopback
-            counted = RELOADED.search(answer.read().decode())
-        if not counted or float(counted[1]) != RELOADS:
-            raise UserError(
-                f"the service has reloaded {counted[1] if counted else 0} times; it was told {RELOADS} times"
-            )
+        _wait_for_reloads(running.url)
         return found
+
+
+def _wait_for_reloads(url: str) -> None:
+    """Return when the service has read its model anew RELOADS times. Raises UserError when it has not within START."""
+    end, done = time.perf_counter() + START, 0.0
+    while done != RELOADS:
+        if time.perf_counter() > end:
+            raise UserError(f"the service has reloaded {done:.0f} times; it was told {RELOADS} times")
+        time.sleep(0.1)
+        with urllib.request.urlopen(f"{url}/metrics", timeout=START) as answer:  # noqa: S310  loopback
+            found = RELOADED.search(answer.read().decode())
+        done = float(found[1]) if found else 0.0
 
 
 def drain(texts: Path, rate: int) -> tuple[Found, float]:
