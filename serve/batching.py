@@ -1,7 +1,8 @@
 """One queue for the texts of all requests, and one thread that computes them in batches.
 
-A batch is made of whatever waits when the one before it is done: alone, a text goes at once; under load, batches grow.
-Requests take turns in it, a text each, so that a long list does not hold up a single text.
+A batch is made of what waits when the one before it is done: alone, a text goes at once; under load, batches grow. It
+has a power of two of texts, since the model computes faster in a shape that it has seen. Requests take turns in it, a
+text each, so that a long list does not hold up a single text.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ class Job:
 
 @dataclass
 class Batcher:
-    """Computes what is asked of it, `batch_size` texts at once, while at most `queue_size` texts wait."""
+    """Computes what is asked of it, up to `batch_size` texts at once, while at most `queue_size` texts wait."""
 
     batch_size: int
     queue_size: int
@@ -105,10 +106,11 @@ class Batcher:
         self._hand_out(batch, found)
 
     def _take(self) -> list[tuple[Job, int]]:
-        """Take up to `batch_size` texts for the model of the first job: in turn, one of each job."""
+        """Take the texts of a batch, for the model of the first job: in turn, one of each job."""
         batch: list[tuple[Job, int]] = []
         passed: list[Job] = []
-        while self._jobs and len(batch) < self.batch_size:
+        size = 2 ** int(math.log2(max(1, min(self.waiting, self.batch_size))))
+        while self._jobs and len(batch) < size:
             job = self._jobs.popleft()
             if job.done.done():  # failed, or its client has left
                 continue

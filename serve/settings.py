@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""  # `10.0.0.0/8,::1`: their X-Forwarded-For counts
 
     threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, of whichever requests
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, at most
     queue_size: Count = 2_000  # texts that may wait; with more, 503
 
     max_text_chars: Count = 2_000  # the model reads a few hundred

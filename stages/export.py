@@ -12,6 +12,7 @@ costs nothing. See what it gains in `python -m benchmarks.predict`.
 """
 
 import logging
+import math
 import shutil
 import sys
 import warnings
@@ -37,6 +38,7 @@ Count = Annotated[int, Field(ge=1)]
 SOURCE = Path("models/transformer")
 EXAMPLES = ["What a wonderful day!", "Worst flight ever, never again", "The meeting is on Tuesday at ten 📅"]
 WORD_VECTORS = 2**19  # values; a smaller table, as that of the positions, is not worth its rounding
+GROUP = 384  # values of a token that may share a scale
 
 
 @params.section
@@ -92,15 +94,16 @@ def to_onnx(classifier: PreTrainedModel) -> onnx.ModelProto:
     return graph
 
 
-def quantise(graph: onnx.ModelProto) -> None:
+def quantise(graph: onnx.ModelProto) -> int:
     """Turn the weights of the products with tokens, and the word vectors, into int8 with a scale, in place.
 
-    A matrix product of 3 dimensions is a MatMul; the head, on (batch, size), is a Gemm and stays.
+    A matrix product of 3 dimensions is a MatMul; the head, on (batch, size), is a Gemm and stays. Returns how many
+    values of a token can share a scale in all products: the largest divisor of their sizes that is no more than GROUP.
     """
     weights = {weight.name: weight for weight in graph.graph.initializer}
     nodes = list(graph.graph.node)
     del graph.graph.node[:]
-    done = set()
+    done, sizes = set(), set()
     for node in nodes:
         place = {"MatMul": 1, "Gather": 0}.get(node.op_type)
         weight = None if place is None else weights.get(node.input[place])
@@ -108,10 +111,13 @@ def quantise(graph: onnx.ModelProto) -> None:
             if weight.name not in done and _worth_it(node.op_type, weight):
                 graph.graph.node.append(_to_int8(graph, weight, axis=place))
                 done.add(weight.name)
+                if node.op_type == "MatMul":
+                    sizes.add(weight.dims[0])
             if weight.name in done:
                 node.input[place] = f"{weight.name}.float"
         graph.graph.node.append(node)
     onnx.checker.check_model(graph)
+    return max(group for group in range(1, GROUP + 1) if math.gcd(*sizes) % group == 0)
 
 
 def _worth_it(operator: str, weight: onnx.TensorProto) -> bool:
@@ -141,13 +147,14 @@ def write(folder: Path, classifier: model.Classifier) -> dict[str, int]:
     folder.mkdir()
     graph = to_onnx(classifier.model)
     sizes = {"pytorch": (SOURCE / "model.safetensors").stat().st_size, "onnx_float32": graph.ByteSize()}
-    quantise(graph)
+    group = quantise(graph)
     onnx.save(graph, folder / exported.MODEL)
     shutil.copy(SOURCE / "tokenizer.json", folder / exported.TOKENIZER)
     settings = {
         "labels": classifier.labels,
         "max_length": classifier.max_length,
         "pad": classifier.tokenizer.pad_token_id,
+        "group": group,
         "cleaning": files.read_json(SOURCE / model.CLEANING),
     }
     files.write_json(folder / exported.SETTINGS, settings)

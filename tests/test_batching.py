@@ -66,12 +66,12 @@ def test_what_waits_is_computed_together_and_handed_back_in_order() -> None:
     async def test(batcher: Batcher, model: Recorder) -> None:
         first = ask(batcher, model, "a")
         await begun(model, 1)
-        others = [ask(batcher, model, "bb", "ccc"), ask(batcher, model, "dddd")]
+        others = [ask(batcher, model, "bb", "ccc"), ask(batcher, model, "dddd", "eeeee")]
         await asyncio.sleep(0)
-        assert batcher.waiting == 3
+        assert batcher.waiting == 4
         model.go.release(2)
-        assert [found[:, 0].tolist() for found in await asyncio.gather(first, *others)] == [[1], [2, 3], [4]]
-        assert [sorted(batch) for batch in model.batches] == [["a"], ["bb", "ccc", "dddd"]]
+        assert [found[:, 0].tolist() for found in await asyncio.gather(first, *others)] == [[1], [2, 3], [4, 5]]
+        assert [sorted(batch) for batch in model.batches] == [["a"], ["bb", "ccc", "dddd", "eeeee"]]
         assert batcher.waiting == 0
 
     with_batcher(test)
@@ -93,13 +93,16 @@ def test_a_long_list_does_not_hold_up_a_single_text() -> None:
     with_batcher(test)
 
 
-def test_a_batch_is_never_too_large() -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, [1] * 11), (4, [4, 4, 2, 1]), (7, [4, 4, 2, 1]), (8, [8, 2, 1]), (99, [8, 2, 1])]
+)
+def test_batches_are_powers_of_two_and_never_too_large(batch_size: int, sizes: list[int]) -> None:
     async def test(batcher: Batcher, model: Recorder) -> None:
-        model.go.release(10)
+        model.go.release(99)
         assert len(await batcher.predict(served(model), ["x"] * 11)) == 11
-        assert [len(batch) for batch in model.batches] == [4, 4, 3]
+        assert [len(batch) for batch in model.batches] == sizes
 
-    with_batcher(test)
+    with_batcher(test, batch_size=batch_size)
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:

@@ -163,6 +163,19 @@ def test_each_output_has_its_own_scale() -> None:
     assert z == pytest.approx(x @ restored @ restored, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "inner", "group"), [(384, 1536, 384), (768, 3072, 384), (312, 1200, 24), (32, 64, 32)]
+)
+def test_the_values_that_share_a_scale_divide_all_products(size: int, inner: int, group: int) -> None:
+    weights = [np.ones(shape, np.float32) for shape in ((size, inner), (inner, size), (size, 7))]
+    nodes = [helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"]) for n in range(len(weights))]
+    begin, end = (helper.make_tensor_value_info(*each) for each in (("x0", 1, [1, size]), ("x3", 1, [1, 7])))
+    constants = [numpy_helper.from_array(weight, f"w{n}") for n, weight in enumerate(weights)]
+    graph = helper.make_graph(nodes, "g", [begin], [end], constants)
+    opset = helper.make_opsetid("", 20)
+    assert export.quantise(helper.make_model(graph, opset_imports=[opset], ir_version=10)) == group
+
+
 def found(before: float, after: float, agreement: float) -> dict[str, Any]:
     return {"pytorch": {"macro_f1": before}, "int8": {"macro_f1": after}, "agreement": agreement}
 
@@ -189,10 +202,11 @@ def test_a_model_within_the_limits_passes(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_ruined_model_leaves_the_last_one_in_its_place(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ruin(graph: onnx.ModelProto) -> None:
+    def ruin(graph: onnx.ModelProto) -> int:
         for weight in graph.graph.initializer:
             if weight.data_type == TensorProto.FLOAT and len(weight.dims) == 2:
                 weight.CopyFrom(numpy_helper.from_array(np.zeros(weight.dims, np.float32), weight.name))
+        return 1
 
     before = contents(ONNX), Path("metrics/export.json").read_bytes()
     set_param(copy, "export.min_rows", 1)

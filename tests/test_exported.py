@@ -1,19 +1,20 @@
 """Loading an exported folder: what predicts needs no torch, and a folder that is not what was exported is refused."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, default_cleaning
+from conftest import ROOT
 
-from tweets import exported, params
+from tweets import exported
 from tweets.errors import UserError
-from tweets.text import Cleaning
 
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy", "nltk", "simplemma")
 
@@ -47,15 +48,61 @@ def test_no_texts_get_none(folder: Path) -> None:
     assert exported.load(folder, threads=1).predict([]).shape == (0, 3)
 
 
-@pytest.mark.parametrize(("longest", "max_length", "width"), [(3, 64, 8), (8, 64, 8), (9, 64, 16), (9, 10, 10)])
-def test_batches_have_few_widths_and_none_beyond_the_model(longest: int, max_length: int, width: int) -> None:
-    settings = exported.Settings(
-        labels=[], max_length=max_length, pad=9, cleaning=params.build(Cleaning, default_cleaning(), "params.yaml")
-    )
-    inputs = exported.padded([np.arange(longest), np.array([8])], settings)
-    ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
-    assert ids == [[*range(longest), *[9] * (width - longest)], [8, *[9] * (width - 1)]]
-    assert mask == [[1] * longest + [0] * (width - longest), [1] + [0] * (width - 1)]
+def with_max_length(folder: Path, max_length: int) -> exported.Exported:
+    settings = json.loads((folder / exported.SETTINGS).read_text())
+    (folder / exported.SETTINGS).write_text(json.dumps({**settings, "max_length": max_length}))
+    reseal(folder)
+    return exported.load(folder, threads=1)
+
+
+class Watched:
+    """A graph that writes down the shapes it computes."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.shapes: list[tuple[int, ...]] = []
+
+    def infer(self, inputs: dict[str, exported.Ints]) -> Any:
+        assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+        self.shapes.append(inputs["input_ids"].shape)
+        return self.request.infer(inputs)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "words", "width"),
+    [(64, 3, 8), (64, 6, 8), (64, 7, 16), (64, 62, 64), (64, 99, 64), (10, 5, 8), (10, 7, 10), (10, 99, 10)],
+)
+def test_batches_have_few_widths_and_none_beyond_the_model(
+    folder: Path, max_length: int, words: int, width: int
+) -> None:
+    model = with_max_length(folder, max_length)
+    watched = Watched(model.request)
+    dataclasses.replace(model, request=watched).predict(["day", "day " * words])  # and two tokens around them
+    assert watched.shapes == [(2, width)]
+
+
+@pytest.mark.parametrize(("max_length", "widths"), [(64, [32, 48]), (40, [32, 40]), (32, [32]), (10, [10])])
+def test_a_text_on_its_own_has_graphs_of_a_fixed_shape(folder: Path, max_length: int, widths: list[int]) -> None:
+    model = with_max_length(folder, max_length)
+    assert list(model.single) == widths
+    texts = ["day " * words for words in (1, 8, 30, 31, 46, 47, 99)]
+    together = model.predict(texts)
+    graphs = {width: Watched(request) for width, request in model.single.items()}
+    rest = Watched(model.request)
+    watched = dataclasses.replace(model, single=graphs, request=rest)
+    for text, expected in zip(texts, together, strict=True):
+        assert np.abs(watched.predict([text]) - expected).max() < 0.005
+    lengths = [min(len(text.split()) + 2, max_length) for text in texts]
+    for width, graph in graphs.items():
+        narrower = max((other for other in widths if other < width), default=0)
+        assert graph.shapes == [(1, width)] * sum(narrower < length <= width for length in lengths)
+    assert rest.shapes == [(1, 56), (1, 64)] * (max_length == 64)
+
+
+def test_padded_fills_up_and_masks_what_it_filled() -> None:
+    inputs = exported.padded([np.array([5, 6, 7]), np.array([8])], 4, 9)
+    assert inputs["input_ids"].tolist() == [[5, 6, 7, 9], [8, 9, 9, 9]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
 
 
 def test_softmax_of_large_logits() -> None:

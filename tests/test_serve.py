@@ -52,7 +52,9 @@ def test_a_list_gets_what_the_model_says(service: TestClient, folder: Path) -> N
     for prediction, row in zip(answer["predictions"], expected, strict=True):
         assert prediction["label"] == LABELS[row.argmax()]
         assert list(prediction["probabilities"]) == LABELS
-        assert list(prediction["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-4)
+        assert list(prediction["probabilities"].values()) == pytest.approx(
+            row.tolist(), abs=0.005
+        )  # bfloat16, in other batches
 
 
 def test_one_text_gets_a_list_of_one(service: TestClient) -> None:

@@ -1,8 +1,11 @@
 """The exported classifier: a folder that `export` writes, and predictions from it by OpenVINO, without torch.
 
 The ONNX file holds its matrices in int8. OpenVINO quantises what goes into a product too, as it comes: each token in
-groups of GROUP values, so that a text's result depends neither on outliers elsewhere nor on its neighbours in a batch.
+groups of some values, so that a text's result depends neither on outliers elsewhere nor on its neighbours in a batch.
 What lies between the products is bfloat16 where the processor has it, else float32.
+
+A batch of another shape than the one before it costs a millisecond or two: OpenVINO sets up all layers anew. So a text
+on its own goes through graphs of a fixed shape, each of which is a copy of the model's matrices.
 """
 
 from collections.abc import Sequence
@@ -25,9 +28,9 @@ TOKENIZER = "tokenizer.json"
 CARD = "card.json"
 EXAMPLES = "examples.json"
 CHECKSUMS = "checksums.json"
-GROUP = 128
+SINGLE = (32, 48)  # tokens: the widths of the graphs for one text; few tweets have more
 STEP = 8  # tokens: the widths of batches are multiples of it, so that few shapes come up
-SHAPES = 200  # kernels that OpenVINO keeps for shapes that may come again; by itself it keeps 5,000, in 1 GB
+KERNELS = 1_000  # that OpenVINO keeps, a dozen for each shape, for when it comes again; by itself it keeps 5,000
 TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwise
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +44,7 @@ class Settings:
     labels: list[str]
     max_length: int  # tokens; the rest of a tweet is cut
     pad: int  # the token that fills a batch
+    group: int  # values of a token that are quantised with one scale
     cleaning: Cleaning
 
 
@@ -48,7 +52,8 @@ class Settings:
 class Exported:
     """An exported classifier for K labels. One thread at a time may predict."""
 
-    request: openvino.InferRequest
+    request: openvino.InferRequest  # for batches
+    single: dict[int, openvino.InferRequest]  # for one text, by width, from the smallest
     tokenizer: Tokenizer
     settings: Settings
 
@@ -60,20 +65,26 @@ class Exported:
         result = np.empty((len(tokens), len(self.settings.labels)))
         for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
             rows = order[start : start + batch_size]
-            logits = self.request.infer(padded([tokens[number] for number in rows], self.settings))[0]
+            logits = self._infer([tokens[number] for number in rows])
             result[rows] = softmax(logits.astype(np.float64))
         return result
 
+    def _infer(self, rows: Sequence[Ints]) -> npt.NDArray[np.float32]:
+        """Return the logits, (B, K), of B rows of tokens, the longest of which comes first."""
+        longest, settings = len(rows[0]), self.settings
+        width = next((width for width in self.single if width >= longest), None)
+        if len(rows) == 1 and width:
+            request = self.single[width]
+        else:
+            request, width = self.request, min(-(-longest // STEP) * STEP, settings.max_length)
+        logits: npt.NDArray[np.float32] = request.infer(padded(rows, width, settings.pad))[0]
+        return logits
 
-def padded(rows: Sequence[Ints], settings: Settings) -> dict[str, Ints]:
-    """Return the inputs of the model for B rows of tokens: ids and attention mask, both (B, width).
 
-    The width is the next multiple of STEP from the longest row, but no more than the model takes.
-    """
-    lengths = np.array([len(row) for row in rows])
-    width = min(-(-lengths.max() // STEP) * STEP, settings.max_length)
-    mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
-    ids = np.full(mask.shape, settings.pad, np.int64)
+def padded(rows: Sequence[Ints], width: int, pad: int) -> dict[str, Ints]:
+    """Return the inputs of the model for B rows of at most `width` tokens: ids and attention mask, both (B, width)."""
+    mask = (np.arange(width) < np.array([len(row) for row in rows])[:, None]).astype(np.int64)
+    ids = np.full(mask.shape, pad, np.int64)
     ids[mask == 1] = np.concatenate(rows)
     return {"input_ids": ids, "attention_mask": mask}
 
@@ -137,11 +148,17 @@ def read(folder: Path, *, threads: int) -> Exported:
     config = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
-        "CPU_RUNTIME_CACHE_CAPACITY": SHAPES,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.group,
+        "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
     }
+    core = openvino.Core()
     try:
-        request = openvino.Core().compile_model(folder / MODEL, "CPU", config).create_infer_request()
+        model = core.read_model(folder / MODEL)
+        request = core.compile_model(model, "CPU", config).create_infer_request()
+        single = {}
+        for width in sorted({min(width, settings.max_length) for width in SINGLE}):
+            model.reshape({"input_ids": [1, width], "attention_mask": [1, width]})
+            single[width] = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
-    return Exported(request=request, tokenizer=tokenizer, settings=settings)
+    return Exported(request=request, single=single, tokenizer=tokenizer, settings=settings)
