@@ -1,8 +1,9 @@
 """One queue for the texts of all requests, and one thread that computes them in batches.
 
 A batch is made of what waits when the one before it is done: alone, a text goes at once; under load, batches grow. It
-has a power of two of texts, since the model computes faster in a shape that it has seen. Requests take turns in it, a
-text each, so that a long list does not hold up a single text.
+has a power of two of texts, since the model computes faster in a shape that it has seen; where only a few wait, they go
+one by one, which the model is made for. Requests take turns in a batch, a text each, so that a long list does not hold
+up a single text.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ import numpy.typing as npt
 from serve.metrics import Metrics
 from serve.models import Served
 from serve.refusals import Refused
+
+FEW = 4  # texts; a batch of fewer takes longer than they do one by one
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,6 +113,7 @@ class Batcher:
         batch: list[tuple[Job, int]] = []
         passed: list[Job] = []
         size = 2 ** int(math.log2(max(1, min(self.waiting, self.batch_size))))
+        size = size if size >= FEW else 1
         while self._jobs and len(batch) < size:
             job = self._jobs.popleft()
             if job.done.done():  # failed, or its client has left

@@ -94,9 +94,12 @@ def test_a_long_list_does_not_hold_up_a_single_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "sizes"), [(1, [1] * 11), (4, [4, 4, 2, 1]), (7, [4, 4, 2, 1]), (8, [8, 2, 1]), (99, [8, 2, 1])]
+    ("batch_size", "sizes"),
+    [(1, [1] * 11), (3, [1] * 11), (4, [4, 4, 1, 1, 1]), (7, [4, 4, 1, 1, 1]), (8, [8, 1, 1, 1]), (99, [8, 1, 1, 1])],
 )
-def test_batches_are_powers_of_two_and_never_too_large(batch_size: int, sizes: list[int]) -> None:
+def test_batches_are_powers_of_two_and_never_too_large_and_a_few_go_one_by_one(
+    batch_size: int, sizes: list[int]
+) -> None:
     async def test(batcher: Batcher, model: Recorder) -> None:
         model.go.release(99)
         assert len(await batcher.predict(served(model), ["x"] * 11)) == 11
@@ -189,10 +192,10 @@ def test_each_text_goes_to_the_model_that_was_served_when_it_came() -> None:
         new.go.release(9)
         first = ask(batcher, old, "a")
         await begun(old, 1)
-        tasks = [ask(batcher, old, "b"), ask(batcher, new, "c"), ask(batcher, old, "d"), ask(batcher, new, "e")]
+        tasks = [ask(batcher, model, text) for model, text in zip([old, new] * 4, "bcdefghi", strict=True)]
         await asyncio.sleep(0)
         old.go.release(9)
         await asyncio.gather(first, *tasks)
-        assert (old.batches, new.batches) == ([["a"], ["b", "d"]], [["c", "e"]])
+        assert (old.batches, new.batches) == ([["a"], ["b", "d", "f", "h"]], [["c", "e", "g", "i"]])
 
     with_batcher(test)
