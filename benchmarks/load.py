@@ -56,8 +56,10 @@ ALONE = 300  # tweets by the model alone
 START = 30  # seconds that a service may take to be ready
 ROUNDS = 5  # of half of the highest rate, and of the model alone
 RELOADS = 3
+SAMPLE = 0.2  # seconds
 RELOADED = re.compile(r'^tweets_model_reloads_total\{outcome="done"\} (\S+)', re.MULTILINE)
 MEMORY = ("first_fifth_mb", "last_fifth_mb", "highest_mb")
+HALF_SECONDS = 30  # of a round; in the first second each user of k6 has to connect
 LOAD_SECONDS = 12  # of a reload or drain under load
 
 
@@ -180,9 +182,9 @@ def alone(model: exported.Exported, texts: list[str]) -> float:
     return float(np.median(took))
 
 
-def reloads(texts: Path, rate: int) -> Found:
-    """Return what k6 saw while the service read its model anew, RELOADS times."""
-    with service() as running:
+def reloads(texts: Path, rate: int) -> dict[str, Any]:
+    """Return what k6 saw while the service read its model anew, RELOADS times, and the most memory, in MB."""
+    with service() as running, memory(running) as megabytes:
         timers = [
             threading.Timer(LOAD_SECONDS * (number + 1) / (RELOADS + 1), running.process.send_signal, [signal.SIGHUP])
             for number in range(RELOADS)
@@ -191,7 +193,7 @@ def reloads(texts: Path, rate: int) -> Found:
             timer.start()
         found = k6(running.url, texts, rate, LOAD_SECONDS)
         _wait_for_reloads(running.url)
-        return found
+    return {"found": asdict(found), "megabytes": max(megabytes)}
 
 
 def _wait_for_reloads(url: str) -> None:
@@ -226,12 +228,12 @@ def drain(texts: Path, rate: int) -> tuple[Found, float]:
 
 @contextlib.contextmanager
 def memory(running: Service) -> Iterator[list[float]]:
-    """Yield the megabytes that a service takes, one more of them each second."""
+    """Yield the megabytes that a service takes, one more of them every SAMPLE seconds."""
     sampled = [running.megabytes]
     stop = threading.Event()
 
     def sample() -> None:
-        while not stop.wait(1):
+        while not stop.wait(SAMPLE):
             sampled.append(running.megabytes)
 
     sampling = threading.Thread(target=sample)
@@ -281,10 +283,10 @@ def measure_all(texts: Path, seconds: float, tweets: list[str]) -> dict[str, Any
                 report["half"] = []
                 for _ in range(ROUNDS):
                     bare = alone(model, tweets)
-                    half = k6(running.url, texts, highest[name] // 2, seconds)
+                    half = k6(running.url, texts, highest[name] // 2, HALF_SECONDS)
                     report["half"].append(asdict(half) | {"alone_p50": bare})
     report["highest"] = highest
-    report["reload"] = asdict(reloads(texts, highest["batches"] // 2))
+    report["reload"] = reloads(texts, highest["batches"] // 2)
     drained, ended = drain(texts, highest["batches"] // 2)
     report["drain"] = {"found": asdict(drained), "seconds_to_end": ended}
     return report
@@ -295,14 +297,15 @@ def explain(report: dict[str, Any]) -> str:
     half, highest = report["half"], report["highest"]
     p95, bare = (turns.Spread.of([each[name] for each in half]) for name in ("p95", "alone_p50"))
     ratio = turns.ratio([each["p95"] for each in half], [each["alone_p50"] for each in half])
-    reload, drained = Found(**report["reload"]), Found(**report["drain"]["found"])
+    reload, drained = Found(**report["reload"]["found"]), Found(**report["drain"]["found"])
     factor, harmed = highest["batches"] / max(1, highest["one text"]), drained.lost - drained.not_connected
     ended = report["drain"]["seconds_to_end"]
+    two_models = f"{report['reload']['megabytes']:.0f} MB at most, with two models"
     lines = [
         f"highest rate: {highest['batches']} requests/s, {factor:.2f} times the {highest['one text']} without batches",
         f"p95 at half of the highest rate: {p95} ms; p50 of the model alone: {bare} ms; the ratio: {ratio}",
         f"ready after {report['seconds_to_ready']:.1f} s; {report['megabytes']:.0f} MB at most under load",
-        f"{RELOADS} reloads at half of the rate: {reload.lost} requests lost, {reload.ok:,} answered",
+        f"{RELOADS} reloads at half of the rate: {reload.lost} requests lost, {reload.ok:,} answered; {two_models}",
         f"a drain at half of the rate: {harmed} lost, {drained.ok:,} answered; over in {ended:.1f} s",
     ]
     return "\n".join(f"- {line}" for line in lines)
