@@ -53,3 +53,26 @@ class Metrics:
             "tweets_dropped_log_records_total", "Log records that nobody took in time", registry=registry
         )
         self.model = Info("tweets_model", "The model that is served", registry=registry)
+        self.model_time = Gauge(
+            "tweets_model_timestamp_seconds", "When the model's folder was written", registry=registry
+        )
+        self.collected_rows = Counter("tweets_collected_rows_total", "Predictions kept", registry=registry)
+        self.lost_rows = Counter(
+            "tweets_lost_rows_total", "Predictions that should have been kept or looked at", registry=registry
+        )
+        self.window_texts = Gauge(
+            "tweets_drift_window_texts", "The latest texts, in which drift is looked for", registry=registry
+        )
+        self.drift = Gauge(
+            "tweets_drift_statistic", "How far the window is from the reference", ["feature"], registry=registry
+        )
+        self.drift_threshold = Gauge(
+            "tweets_drift_threshold", "Above it, the statistic tells drift", ["feature"], registry=registry
+        )
+        self.labelled_texts = Gauge(
+            "tweets_labelled_texts", "Predictions of this model whose true label is known", registry=registry
+        )
+        self.accuracy, self.accuracy_low, self.accuracy_high = (
+            Gauge(f"tweets_live_accuracy{bound}", f"Of those predictions{what}", registry=registry)
+            for bound, what in (("", ""), ("_low", ": where its 95 % interval begins"), ("_high", ": where it ends"))
+        )

@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_text: bool = False  # write the tweets themselves to the log
 
+    drift: bool = True  # compare what comes in with the model's reference
+    collect: Path | None = None  # a folder: keep what is predicted there, in SQLite; several services may share it
+    collect_text: bool = False  # the tweets themselves, too
+    collect_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20  # the oldest go when the file is larger
+    collect_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30  # or when they are older
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.max_texts > self.queue_size:
