@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train tricks profile data predict environments dvc experiments pull
+BENCHMARKS := train tricks profile data predict environments dvc experiments pull monitoring
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -59,6 +59,9 @@ noise: setup-dev ## the ceiling that the annotators' noise sets, and noise/label
 
 robustness: setup ## how often the label flips when a tweet is written otherwise, and robustness/examples.md
 	$(IN_VENV) python -m tools.robustness
+
+drift: setup-dev ## is DATA=tweets.csv, or what a service has kept, like what the model was validated on? And drift/report.html
+	$(IN_VENV) python -m tools.drift "$(DATA)"
 
 verify: setup ## is dvc.lock true, and is all that it names in the remote?
 	$(IN_VENV) python -m tools.verify
