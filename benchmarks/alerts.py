@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -345,6 +346,7 @@ def watch(scene: Scene, server: Prometheus) -> list[Seen]:
                 wait_for(lambda: each.alert in server.firing(), f"{fault.what}: {each.alert} does not fire")  # noqa: B023
         for each in new:
             each.cured = time.time()
+        sys.stderr.write(f"{fault.what}: {', '.join(fault.alerts)} after {time.time() - new[0].caused:.0f} s\n")
         seen += new
     wait_for(lambda: not server.firing(), f"{', '.join(sorted(server.firing()))}: still firing")
     fired = server.fired(begin)
