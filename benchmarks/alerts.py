@@ -149,6 +149,7 @@ class Scene:
     texts: list[str]
     port: int = field(default_factory=free_port)
     change: Callable[[str], str] | None = str  # what is done to a tweet before it is sent; None: nothing is sent
+    is_wrong: bool | None = None  # the label that is sent back for each prediction; None: none is
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     service: load.Service = field(init=False)
 
@@ -169,7 +170,8 @@ class Scene:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self.service = self._running.enter_context(load.service(model=self.model, port=self.port))
+        settings = {"model": self.model, "port": self.port, "collect": self.collected}
+        self.service = self._running.enter_context(load.service(**settings))
 
     def kill(self) -> None:
         self._running.close()
@@ -179,7 +181,16 @@ class Scene:
 
     def post(self, texts: list[str]) -> None:
         with contextlib.suppress(requests.RequestException):  # what becomes of it is for Prometheus to tell
-            requests.post(f"{self.url}/predict", json={"text": texts}, timeout=load.START)
+            answer = requests.post(f"{self.url}/predict", json={"text": texts}, timeout=load.START)
+            if self.is_wrong is None or not answer.ok:
+                return
+            labels = [self._label(each) for each in answer.json()["predictions"]]
+            feedback = {"request_id": answer.headers["X-Request-ID"], "labels": labels}
+            requests.post(f"{self.url}/feedback", json=feedback, timeout=load.START).raise_for_status()
+
+    def _label(self, prediction: dict[str, Any]) -> str:
+        others = sorted(prediction["probabilities"].keys() - {prediction["label"]})
+        return others[0] if self.is_wrong else str(prediction["label"])
 
     @contextlib.contextmanager
     def sending(self, clients: int, size: int, pause: float) -> Iterator[None]:
@@ -274,6 +285,13 @@ def other_tweets(scene: Scene) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def wrong_labels(scene: Scene) -> Iterator[None]:
+    scene.is_wrong = True
+    yield
+    scene.is_wrong = False
+
+
+@contextlib.contextmanager
 def silence(scene: Scene) -> Iterator[None]:
     scene.change = None
     yield
@@ -312,6 +330,7 @@ FAULTS = (
     Fault("a model of 91 days ago, and SIGHUP", old_model, ("ModelStale",)),
     Fault("no file may grow (RLIMIT_FSIZE)", disk_full, ("LogRecordsDropped", "CollectedRowsLost")),
     Fault("tweets in capitals", other_tweets, ("Drift",)),
+    Fault("other labels sent back", wrong_labels, ("LiveAccuracyLow",)),
     Fault("no requests", silence, ("NoTraffic",)),
     Fault("SIGKILL", killed, ("ServiceDown",)),
     Fault("SIGKILL and a start, three times", restarts, ("ServiceRestarting",)),

@@ -39,7 +39,7 @@ def test_the_tests_of_the_rules_pass() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def tested(folder: Path, rule: dict[str, Any]) -> bool:
+def passes(folder: Path, rule: dict[str, Any]) -> bool:
     """Tell whether a rule, changed perhaps, passes the tests that have its name."""
     tests = yaml.safe_load((PROMETHEUS / "alerts.test.yml").read_text())
     tests["tests"] = [test for test in tests["tests"] if test["name"] == rule["alert"]]
@@ -64,9 +64,9 @@ def wrong(rule: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @needs_promtool
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_the_tests_of_a_rule_fail_where_it_is_wrong(tmp_path: Path, rule: dict[str, Any]) -> None:
-    assert tested(tmp_path, rule)
+    assert passes(tmp_path, rule)
     for each in wrong(rule):
-        assert not tested(tmp_path, each), each
+        assert not passes(tmp_path, each), each
 
 
 def test_each_alert_says_how_bad_it_is_what_happened_and_what_to_do() -> None:
