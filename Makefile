@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 BENCHMARKS := train tricks profile data predict environments dvc experiments pull monitoring
+GRAFANA := 13.2.3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -16,7 +17,7 @@ serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, f
 browser: setup-dev ## Chromium for the tests of the page, where none is installed
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
 
-test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
+test: setup-dev browser check $(if $(shell command -v npm),dashboard) ## all checks, all tests, branch coverage of serve, stages, tools and tweets
 	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=20 # of 3, one often waits
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
@@ -28,6 +29,14 @@ check: setup-dev ## lint, format, types, secrets, YAML, workflows
 	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(IN_VENV) zizmor --offline --quiet .
+
+dashboard: .cache/grafana/$(GRAFANA) ## is the dashboard what Grafana's own types say? Needs npm
+	(cat deploy/grafana/schema.ts; echo 'export const dashboard: Tweets ='; cat deploy/grafana/dashboard.json) > .cache/grafana/dashboard.ts
+	.cache/grafana/node_modules/.bin/tsc --noEmit --strict --skipLibCheck --module esnext --moduleResolution bundler .cache/grafana/dashboard.ts
+
+.cache/grafana/$(GRAFANA):
+	npm install --silent --prefix .cache/grafana @grafana/schema@$(GRAFANA) typescript@7.0.2
+	touch $@
 
 hooks: setup-dev ## install the hooks of .pre-commit-config.yaml
 	$(IN_VENV) pre-commit install
@@ -80,6 +89,9 @@ bench: setup-dev ## measure speed by turns with the alternatives, into benchmark
 
 load: setup-dev ## drive the service with k6 at fixed arrival rates; then, for its memory over ten minutes: make load SOAK=600
 	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
+
+alerts: setup-dev ## each alert fires and clears, each query of the dashboard finds data: the service and Prometheus, 6 minutes
+	$(IN_VENV) python -m benchmarks.alerts
 
 $(BENCHMARKS:%=bench-%): setup-dev
 	$(IN_VENV) python -m benchmarks.$(@:bench-%=%)

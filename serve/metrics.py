@@ -49,6 +49,8 @@ class Metrics:
             "tweets_predictions_total", "Texts labelled, by their label", ["label"], registry=registry
         )
         self.reloads = Counter("tweets_model_reloads_total", "Reloads of the model", ["outcome"], registry=registry)
+        for outcome in ("done", "failed"):  # there from the start: Prometheus sees no increase in what begins at 1
+            self.reloads.labels(outcome)
         self.dropped_logs = Counter(
             "tweets_dropped_log_records_total", "Log records that nobody took in time", registry=registry
         )
