@@ -72,14 +72,19 @@ def section(stage: str) -> Any:
 
 def params(stage: str) -> set[str]:
     """Return the keys of params.yaml that a stage reads: those of the section that its module declares, if it does."""
+    return {key for key, _ in kinds(stage)}
+
+
+def kinds(stage: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the type of each param of a stage."""
     found = section(stage)
-    return set(_keys(found, stage)) if found else set()
+    return _kinds(found, stage) if found else iter(())
 
 
-def _keys(cls: Any, prefix: str) -> Iterator[str]:
+def _kinds(cls: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, kind in typing.get_type_hints(cls).items():
         key = f"{prefix}.{name}"
-        yield from _keys(kind, key) if dataclasses.is_dataclass(kind) else [key]
+        yield from _kinds(kind, key) if dataclasses.is_dataclass(kind) else [(key, kind)]
 
 
 def data(stage: str, root: Path) -> set[str]:

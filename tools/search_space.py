@@ -131,15 +131,21 @@ def check_values(path: Path, space: dict[str, BaseDistribution]) -> None:
     """Raise UserError for the first choice, or end of a range, that the stage would refuse. Imports the stages."""
     content = params.read(Path("params.yaml"))
     for key, distribution in space.items():
-        name, *parents, last = key.split(".")
+        name = key.split(".")[0]
         cls = declared.section(name)
         params.load(name, cls)  # a fault of params.yaml itself is reported as such
         for value in extremes(distribution):
-            values = inner = copy.deepcopy(content[name])
-            for parent in parents:
-                inner = inner[parent]
-            inner[last] = value
-            params.build(cls, values, f"{path}: {name}")
+            params.build(cls, replaced(content, key, value)[name], f"{path}: {name}")
+
+
+def replaced(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return the content of params.yaml with another value at a dotted key. Raises KeyError where there is none."""
+    changed = inner = copy.deepcopy(content)
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return changed
 
 
 def extremes(distribution: Any) -> tuple[Any, ...]:
