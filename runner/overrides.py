@@ -18,7 +18,7 @@ from tweets import params
 from tweets.errors import UserError
 
 STAGES = ("prepare", "featurize", "baseline", "train", "evaluate", "export")
-CLOSED = "cannot be changed over HTTP: it decides what is read; use `dvc exp run -S` in the checkout"
+CLOSED = "not over HTTP, which changes numbers, switches and choices; `dvc exp run -S` in the checkout does"
 
 
 def is_open(key: str, kind: Any) -> bool:

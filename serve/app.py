@@ -10,7 +10,7 @@ from typing import Any
 
 import limits
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -27,10 +27,7 @@ from tweets.errors import one_line
 
 PAGE = Path(__file__).parent / "page"
 VERSION = "1.0.0"  # of this API; the model has its own
-SECURITY = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 log = logging.getLogger("serve")
 
 
@@ -201,6 +198,11 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, guards: lis
         """Return the metrics, for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    experiments = service.settings.experiments_url
+    html = (PAGE / "index.html").read_text(encoding="utf-8")
+    html = html.replace("<body>", f'<body data-experiments="{experiments}">')
+    policy = f"{POLICY}; connect-src 'self' {experiments}"
+
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers=SECURITY)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
