@@ -5,13 +5,16 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 BENCHMARKS := train tricks profile data predict environments dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench runner load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
 
 serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, from an environment of its own without torch
 	$(BIN:.venv/%=.venv-serve/%)/python -m serve
+
+runner: setup-dev ## experiments over HTTP, at http://127.0.0.1:8001, for who has the key that TWEETS_ADMIN_KEY is the hash of
+	$(IN_VENV) python -m runner
 
 browser: setup-dev ## Chromium for the tests of the page, where none is installed
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium

@@ -1,6 +1,7 @@
 """Experiments over HTTP: a real runner in a shrunken checkout, killed for real, and its part of the page."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -16,16 +17,17 @@ import requests
 import yaml
 from conftest import ENVIRONMENT, ROOT, run, wait_for
 from filelock import FileLock
-from serving import Running
+from playwright.sync_api import Browser, expect
+from serving import Running, serving
 
 from runner import overrides
 from runner.store import Full, Queue, Taken
+from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers
 from serve import keys
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("runner")  # they share a runner
 KEY = "the-admin-key-of-this-test"
-PAGE = "http://127.0.0.1:8123"
 SECONDS = 120  # for the start of Python and its libraries, several times, on a busy machine
 LONG = {"train.epochs": 500, "train.evaluations": 500, "train.patience": 1000}
 WORK = Path(".cache/runner/work")
@@ -146,6 +148,52 @@ def test_no_param_that_can_be_changed_holds_text_of_the_clients() -> None:
     }
 
 
+@pytest.fixture
+def workers(clone: Path, queue: Queue) -> Workers:
+    return Workers(clone, clone / ".cache/runner", queue, jobs=1)
+
+
+def test_what_ran_when_the_runner_was_killed_is_decided_on(workers: Workers, queue: Queue) -> None:
+    head = run(workers.root, "git", "rev-parse", "HEAD").stdout.strip()
+    expected = {"queued": ("queued", ""), "cancelled": ("cancelled", ""), "done": ("done", "")}
+    expected["failed"] = ("failed", f"the runner was killed, {INTERRUPTIONS + 1} times")
+    queue.size = len(expected)
+    for name in expected:
+        queue.add(name, {"train.lr": 0.1}, head)
+        queue.claim()
+    queue.cancel("cancelled")
+    for _ in range(INTERRUPTIONS):
+        queue.put_back("failed", interrupted=True)
+        queue.claim()
+    run(workers.root, "git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/done", head)  # fetched, and not yet noted
+    for experiment in queue.all():
+        left = workers.folder / "work" / experiment.name / "checkpoints"
+        left.mkdir(parents=True)
+        workers._recover(experiment)
+        assert left.exists() == (experiment.name == "queued")  # which goes on from there
+    assert {each.name: (each.state, each.error) for each in queue.all()} == expected
+    result = queue.get("done").result
+    assert result
+    assert result["commit"] == head
+    assert result["valid"] == json.loads((workers.root / "metrics/train.json").read_text())["valid"]
+    assert result["test"]["macro_f1"] == json.loads((workers.root / "metrics/evaluate.json").read_text())["macro_f1"]
+
+
+def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
+    assert workers.tail("a") == ""
+    assert workers.live("a") == {"stage": None, "metrics": None, "macro_f1": []}
+    workers.log_of("a").parent.mkdir(parents=True)
+    workers.log_of("a").write_text("first\n" + "x\n" * LOG_BYTES + "Running stage 'train':\n> python")
+    assert workers.tail("a").startswith("x\nx\n")
+    assert workers.tail("a").endswith("> python")
+    assert LOG_BYTES - 3 < len(workers.tail("a")) <= LOG_BYTES
+    live = workers.folder / "work/a/clone/dvclive/metrics.json"
+    live.parent.mkdir(parents=True)
+    for text, metrics in (('{"step": 1, "train": {"lo', None), ('{"train": {"loss": NaN}}', {"train": {"loss": None}})):
+        live.write_text(text)
+        assert workers.live("a") == {"stage": "train", "metrics": metrics, "macro_f1": []}
+
+
 # ---- The process
 
 
@@ -155,14 +203,18 @@ class Checkout:
 
     folder: Path
     port: int
+    page_port: int  # of the service whose page may ask
     running: Running | None = None
+
+    @property
+    def page(self) -> str:
+        return f"http://127.0.0.1:{self.page_port}"
 
     def start(self) -> Running:
         log = self.folder.parent / f"runner-{len(list(self.folder.parent.glob('runner-*')))}.log"
         with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "runner"], cwd=self.folder, env=environment(port=self.port), stderr=stderr
-            )
+            settings = environment(port=self.port, page_origin=self.page)
+            process = subprocess.Popen([sys.executable, "-m", "runner"], cwd=self.folder, env=settings, stderr=stderr)
         self.running = Running(process, log, self.port)
         wait_for(lambda: "at port" in log.read_text() or process.poll() is not None, SECONDS)
         assert process.poll() is None, log.read_text()
@@ -203,7 +255,7 @@ class Checkout:
 
 def environment(**settings: Any) -> dict[str, str]:
     kept = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TWEETS_")}
-    given = {"admin_key": keys.hashed(KEY), "queue_size": 2, "page_origin": PAGE, **settings}
+    given = {"admin_key": keys.hashed(KEY), "queue_size": 2, **settings}
     return {**kept, **{f"TWEETS_{name.upper()}": str(value) for name, value in given.items() if value is not None}}
 
 
@@ -216,7 +268,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def checkout(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("runner") / "checkout", symlinks=True)
-    made = Checkout(folder, free_port())
+    made = Checkout(folder, free_port(), free_port())
     made.start()
     yield made
     if made.running and made.running.process.poll() is None:
@@ -282,7 +334,7 @@ def test_all_but_health_needs_the_key(checkout: Checkout) -> None:
 
 
 def test_only_the_page_may_ask_from_a_browser(checkout: Checkout) -> None:
-    for origin, allowed in ((PAGE, PAGE), ("http://evil.example", None)):
+    for origin, allowed in ((checkout.page, checkout.page), ("http://evil.example", None)):
         headers = {"Origin": origin, "Access-Control-Request-Method": "DELETE"}
         url = f"http://127.0.0.1:{checkout.port}/experiments/x"
         for method in ("OPTIONS", "GET"):
@@ -344,6 +396,44 @@ def test_a_training_is_seen_while_it_runs(checkout: Checkout, training: str) -> 
     assert 0 < live["metrics"]["valid"]["macro_f1"] <= 1
     wait_for(lambda: len(checkout.shown(training)["live"]["macro_f1"]) > len(live["macro_f1"]), SECONDS)
     assert "Running stage 'train'" in checkout.log(training)
+
+
+def test_the_page_shows_runs_and_cancels_experiments(
+    checkout: Checkout, training: str, browser: Browser, reproduced: Path, tmp_path: Path
+) -> None:
+    address = {"port": checkout.page_port, "experiments_url": f"http://127.0.0.1:{checkout.port}"}
+    with serving(reproduced / "models/onnx", tmp_path, **address), browser.new_context() as context:
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(checkout.page)
+        part, alert = page.locator("#experiments-part"), page.locator("#experiments-part .problem:visible")
+        for key in ("wrong", KEY):
+            part.get_by_label("Experiments ask for the admin key").fill(key)
+            part.get_by_role("button", name="Show them").click()
+            if key == "wrong":
+                expect(alert).to_have_text("needs the admin key: send `Authorization: Bearer KEY`")
+        row = part.get_by_role("row", name=training)
+        expect(row).to_contain_text(
+            re.compile(r"running.*train\.epochs=500.*train, step \d+, validation 0\.\d{3}, best 0")
+        )
+        for lines, problem in (("train.lr=-1", "train.lr = -1: should be greater"), ("train.lr 1", "is not a param")):
+            part.get_by_label("Params to change").fill(lines)
+            part.get_by_role("button", name="Run it").click()
+            expect(alert).to_contain_text(problem)
+        part.get_by_label("Params to change").fill("train.lr = 3e-5\nprepare.normalise.urls=remove")
+        part.get_by_label("Name").fill("of-the-page")
+        part.get_by_role("button", name="Run it").click()
+        row = part.get_by_role("row", name="of-the-page")
+        expect(row).to_contain_text('queuedtrain.lr=0.00003 prepare.normalise.urls="remove"')
+        part.get_by_role("button", name="Cancel of-the-page").click()
+        expect(row).to_contain_text("cancelled")
+        part.get_by_role("button", name=f"Log of {training}").click()
+        expect(part.get_by_role("region", name=f"Log of {training}")).to_contain_text("Running stage 'train'")
+        page.reload()
+        expect(row).to_contain_text("cancelled")  # the tab still has the key
+        assert page.evaluate("Object.keys(localStorage)") == []
+        assert errors == []
 
 
 def test_an_experiment_whose_dvc_is_killed_goes_on(checkout: Checkout, training: str) -> None:
