@@ -16,13 +16,12 @@ import uvicorn
 from filelock import FileLock, Timeout
 from starlette.types import ASGIApp
 
-from runner import app, overrides
+from runner import app
 from runner.settings import Settings
 from serve import logs
 from serve.connections import Protocol, bound
 from serve.metrics import RequestMetrics
 from serve.settings import read
-from tools import declared
 from tweets import environment, errors
 from tweets.errors import UserError
 
@@ -51,8 +50,6 @@ def main() -> None:
     with lock:
         metrics = RequestMetrics()
         application = app.create(chosen, root, folder, metrics)
-        for stage in overrides.STAGES:  # now: the first request should not wait for what they import
-            declared.section(stage)
         serve(application, bound(chosen.host, chosen.port), chosen, metrics)
 
 

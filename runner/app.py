@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import secrets
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from dvc.repo.experiments.utils import gen_random_name
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -86,6 +87,7 @@ def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=overrides.import_stages, daemon=True).start()
         await asyncio.to_thread(workers.start)
         yield
         await asyncio.to_thread(workers.stop)
@@ -173,11 +175,8 @@ def _add(root: Path, queue: Queue, body: Wanted) -> Experiment:
         values = overrides.checked(overrides.committed(root, commit), body.params)
     except UserError as error:
         raise Refused(422, one_line(error)[:MESSAGE], "bad_params") from None
-    made = isolated.experiments(root)
-    name = body.name or gen_random_name()
-    while not body.name and name in made:
-        name = gen_random_name()
-    if name in made:
+    name = body.name or f"runner-{secrets.token_hex(3)}"
+    if name in isolated.experiments(root):
         raise Refused(409, f"there is an experiment {name} already: `dvc exp remove {name}`, or another name", "taken")
     try:
         return queue.add(name, values, commit)

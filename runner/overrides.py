@@ -13,7 +13,6 @@ from typing import Any, Literal
 import yaml
 
 from tools import declared, isolated
-from tools.search_space import replaced
 from tweets import params
 from tweets.errors import UserError
 
@@ -31,6 +30,12 @@ def _holds_text(kind: Any) -> bool:
         return False
     parts = typing.get_args(kind)
     return any(_holds_text(part) for part in parts) if parts else kind not in (int, float, bool)
+
+
+def import_stages() -> None:
+    """Import the stages for their schema, which takes seconds: `checked` does it otherwise."""
+    for stage in STAGES:
+        declared.section(stage)
 
 
 def committed(root: Path, commit: str) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def checked(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"{key}: {CLOSED}")
     changed = content
     for key, value in values.items():
-        changed = replaced(changed, key, value)
+        changed = declared.replaced(changed, key, value)
     built = {}
     for stage in {key.split(".")[0] for key in values}:
         built[stage] = params.build(declared.section(stage), changed[stage], stage)

@@ -1,9 +1,11 @@
 """Experiments over HTTP: a real runner in a shrunken checkout, killed for real, and its part of the page."""
 
+import contextlib
 import json
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,19 +18,23 @@ import pytest
 import requests
 import yaml
 from conftest import ENVIRONMENT, ROOT, run, wait_for
+from fastapi.testclient import TestClient
 from filelock import FileLock
 from playwright.sync_api import Browser, expect
 from serving import Running, serving
 
 from runner import overrides
+from runner.app import create
+from runner.settings import Settings
 from runner.store import Full, Queue, Taken
 from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers
 from serve import keys
+from serve.metrics import RequestMetrics
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("runner")  # they share a runner
 KEY = "the-admin-key-of-this-test"
-SECONDS = 120  # for the start of Python and its libraries, several times, on a busy machine
+SECONDS = 240  # for the start of Python and its libraries, several times, on a busy machine
 LONG = {"train.epochs": 500, "train.evaluations": 500, "train.patience": 1000}
 WORK = Path(".cache/runner/work")
 
@@ -192,6 +198,17 @@ def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
     for text, metrics in (('{"step": 1, "train": {"lo', None), ('{"train": {"loss": NaN}}', {"train": {"loss": None}})):
         live.write_text(text)
         assert workers.live("a") == {"stage": "train", "metrics": metrics, "macro_f1": []}
+
+
+def test_a_queue_that_cannot_be_used_is_told(clone: Path, tmp_path: Path) -> None:
+    client = TestClient(create(Settings(admin_key=keys.hashed(KEY)), clone, tmp_path, RequestMetrics()))
+    with contextlib.closing(sqlite3.connect(tmp_path / "queue.db")) as file:
+        file.execute("DROP TABLE experiments")
+    answer = client.get("/experiments", headers={"Authorization": f"Bearer {KEY}"})
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"error": "the queue cannot be used: no such table: experiments"},
+    )
 
 
 # ---- The process
@@ -475,11 +492,11 @@ def test_a_cancelled_training_leaves_nothing(checkout: Checkout, training: str) 
     assert "Running stage 'train'" in checkout.log(training)
 
 
-def test_a_training_that_fails_says_why(checkout: Checkout) -> None:
-    checkout.add({"train.lr": 1e30}, "infinite")
-    shown = checkout.wait_until("infinite", "failed")
-    assert shown["error"] == "train: the loss is nan at step 2; try a lower train.lr"
-    assert not (checkout.folder / WORK / "infinite").exists()
+def test_an_experiment_that_fails_says_why(checkout: Checkout) -> None:
+    checkout.add({"featurize.max_length": 128}, "too-long")
+    shown = checkout.wait_until("too-long", "failed")
+    assert shown["error"] == "featurize: featurize.max_length = 128: encoder takes 64 at most"
+    assert not (checkout.folder / WORK / "too-long").exists()
 
 
 def test_what_is_done_is_an_experiment_of_dvc(checkout: Checkout) -> None:

@@ -1,6 +1,5 @@
 """Read search.yaml: which params a search tries, how many trials, and when a trial is hopeless."""
 
-import copy
 import difflib
 import json
 import re
@@ -135,17 +134,7 @@ def check_values(path: Path, space: dict[str, BaseDistribution]) -> None:
         cls = declared.section(name)
         params.load(name, cls)  # a fault of params.yaml itself is reported as such
         for value in extremes(distribution):
-            params.build(cls, replaced(content, key, value)[name], f"{path}: {name}")
-
-
-def replaced(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return the content of params.yaml with another value at a dotted key. Raises KeyError where there is none."""
-    changed = inner = copy.deepcopy(content)
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = inner[parent]
-    inner[last] = value
-    return changed
+            params.build(cls, declared.replaced(content, key, value)[name], f"{path}: {name}")
 
 
 def extremes(distribution: Any) -> tuple[Any, ...]:
