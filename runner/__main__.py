@@ -16,7 +16,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 from starlette.types import ASGIApp
 
-from runner import app
+from runner import app, overrides
 from runner.settings import Settings
 from serve import logs
 from serve.connections import Protocol, bound
@@ -50,6 +50,7 @@ def main() -> None:
     with lock:
         metrics = RequestMetrics()
         application = app.create(chosen, root, folder, metrics)
+        overrides.import_stages()
         serve(application, bound(chosen.host, chosen.port), chosen, metrics)
 
 

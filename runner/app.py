@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import secrets
 import sqlite3
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,7 +86,6 @@ def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=overrides.import_stages, daemon=True).start()
         await asyncio.to_thread(workers.start)
         yield
         await asyncio.to_thread(workers.stop)

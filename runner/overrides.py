@@ -33,7 +33,7 @@ def _holds_text(kind: Any) -> bool:
 
 
 def import_stages() -> None:
-    """Import the stages for their schema, which takes seconds: `checked` does it otherwise."""
+    """Import the stages for their schema now: that takes seconds, for which no request should wait."""
     for stage in STAGES:
         declared.section(stage)
 
