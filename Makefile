@@ -6,13 +6,16 @@ BENCHMARKS := train tricks profile data predict environments dvc experiments pul
 GRAFANA := 13.2.3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
 
 serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, from an environment of its own without torch
 	$(BIN:.venv/%=.venv-serve/%)/python -m serve
+
+runner: setup-dev ## experiments over HTTP, at http://127.0.0.1:8001, for who has the key that TWEETS_ADMIN_KEY is the hash of
+	$(IN_VENV) python -m runner
 
 browser: setup-dev ## Chromium for the tests of the page, where none is installed
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium

@@ -10,20 +10,18 @@ from typing import Any
 
 import limits
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 
 from serve import inference, keys, models, schemas
 from serve.batching import Batcher
 from serve.monitoring import Monitoring
-from serve.refusals import Refused
+from serve.refusals import Refused, answer_errors
 from serve.requests import Requests
 from serve.settings import Settings
 from tweets.errors import one_line
@@ -31,10 +29,7 @@ from tweets.exported import Floats
 
 PAGE = Path(__file__).parent / "page"
 VERSION = "1.0.0"  # of this API; the model has its own
-SECURITY = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 log = logging.getLogger("serve")
 
 
@@ -156,7 +151,7 @@ def create(settings: Settings) -> tuple[FastAPI, Requests]:
         responses={422: {"model": schemas.Problem, "description": "What is wrong with the request"}},
     )
     app.state.service = service
-    _handle_errors(app, service)
+    answer_errors(app, service.metrics)
     guards = [Depends(authorised)] if settings.api_keys else []
     _add_routes(app, service, PredictRequest, FeedbackRequest, guards)
     inference.add_routes(app, service, InferRequest, guards, PROBLEMS)
@@ -233,32 +228,11 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackReq
         """Return the metrics, for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    experiments = service.settings.experiments_url
+    html = (PAGE / "index.html").read_text(encoding="utf-8")
+    html = html.replace("<body>", f'<body data-experiments="{experiments}">')
+    policy = f"{POLICY}; connect-src 'self' {experiments}"
+
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers=SECURITY)
-
-
-def _handle_errors(app: FastAPI, service: Service) -> None:
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> JSONResponse:
-        service.metrics.refused.labels(error.reason).inc()
-        return error.response()
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "; ".join(describe(detail) for detail in error.errors()[:5])}, 422)
-
-    @app.exception_handler(HTTPException)
-    async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-    @app.exception_handler(Exception)
-    async def failed(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse({"error": "an error in the service; its log has it under the request's id"}, 500)
-
-
-def describe(detail: Any) -> str:
-    """Return what is wrong, and where. What was sent is not repeated: it may be anything, the name of a part too."""
-    parts = (str(part)[:40] for part in detail["loc"])
-    where = ".".join(part if part.isidentifier() or part.isdecimal() else repr(part) for part in parts)
-    return f"{where}: {detail['msg'].removeprefix('Value error, ').removeprefix('Input ')}"
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
