@@ -231,7 +231,7 @@ def shrunken(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shrink(folder, tiny_encoder)
     commit(folder, "add", "-A")
     commit(folder, "commit", "-qm", "Shrink")
-    return folder
+    return owned(folder, USER)
 
 
 def test_the_pipeline_runs_without_git_and_a_new_container_takes_its_results(
