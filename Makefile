@@ -6,7 +6,7 @@ BENCHMARKS := train tricks profile data predict environments dvc experiments pul
 GRAFANA := 13.2.3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -24,7 +24,7 @@ test: setup-dev browser check $(if $(shell command -v npm),dashboard) ## all che
 	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=20 # of 3, one often waits
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
-check: setup-dev ## lint, format, types, secrets, YAML, workflows
+check: setup-dev ## lint, format, types, secrets, YAML, workflows, containers
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
@@ -32,6 +32,8 @@ check: setup-dev ## lint, format, types, secrets, YAML, workflows
 	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(IN_VENV) zizmor --offline --quiet .
+	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	$(IN_VENV) hadolint Dockerfile
 
 dashboard: .cache/grafana/$(GRAFANA) ## is the dashboard what Grafana's own types say? Needs npm
 	(cat deploy/grafana/schema.ts; echo 'export const dashboard: Tweets ='; cat deploy/grafana/dashboard.json) > .cache/grafana/dashboard.ts
@@ -44,8 +46,14 @@ dashboard: .cache/grafana/$(GRAFANA) ## is the dashboard what Grafana's own type
 hooks: setup-dev ## install the hooks of .pre-commit-config.yaml
 	$(IN_VENV) pre-commit install
 
-image: ## build the Docker image that runs the pipeline
-	docker build --tag tweets .
+image: image-pipeline image-serve ## build both Docker images; the service's takes models/onnx in
+
+image-pipeline image-serve:
+	docker build --target $(@:image-%=%) --tag tweets-$(@:image-%=%) \
+	  --build-arg TWEETS_COMMIT=$$(git describe --always --dirty --abbrev=40 --exclude '*') .
+
+containers: setup-dev ## build both images with buildah, run and try them; needs Debian's buildah and debootstrap, and root
+	$(IN_VENV) pytest -s --durations=0 tests/containers.py
 
 ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
 	$(IN_VENV) python -m tools.ci $(@:ci-%=%)

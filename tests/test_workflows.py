@@ -84,7 +84,9 @@ def test_no_workflow_runs_a_forks_code_with_credentials_or_reads_a_secret() -> N
 def test_the_image_is_built_for_all_that_goes_into_it() -> None:
     found = WORKFLOWS["image"]["on"]
     assert found["push"]["paths"] == found["pull_request"]["paths"]
-    copied = re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )  # not what one stage takes from another
     for name in " ".join(copied).split():
         matching = {name, f"{name.rstrip('/')}/**"} | {f"{parent}/**" for parent in Path(name).parents}
         assert matching & set(found["push"]["paths"]), name
@@ -481,9 +483,14 @@ def test_the_lint_of_ci_passes_in_a_fresh_clone(first: Runner) -> None:
     run(first.clone, "make", "check", MYPY_CACHE_DIR=str(ROOT / ".mypy_cache"))
 
 
-def test_the_image_is_built_by_docker(world: World, tmp_path: Path) -> None:
+def test_both_images_are_built_by_docker(world: World, tmp_path: Path) -> None:
     (tmp_path / "docker").write_text('#!/bin/sh\necho "docker $*"\n')
     (tmp_path / "docker").chmod(0o755)
-    [step] = [step for step in steps_of("image", "image") if "run" in step]
-    result = run(ROOT, *step["run"].split(), PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}")
-    assert result.stdout.splitlines()[-1] == "docker build --tag tweets ."
+    steps = [step["run"] for step in steps_of("image", "image") if "run" in step]
+    assert steps == ["make image-pipeline", "make repro", "make image-serve"]
+    head = run(ROOT, "git", "rev-parse", "HEAD").stdout.strip()
+    for step, target in ((steps[0], "pipeline"), (steps[2], "serve")):
+        result = run(ROOT, *step.split(), PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}")
+        called = result.stdout.splitlines()[-1].replace(f"{head}-dirty", head)
+        wanted = f"docker build --target {target} --tag tweets-{target} --build-arg TWEETS_COMMIT={head} ."
+        assert called == wanted

@@ -44,7 +44,12 @@ def file_of(module: str, root: Path) -> Path | None:
 
 def code(stage: str, root: Path) -> set[str]:
     """Return the files, relative to the root, of a stage and all that it reaches, packages' __init__ included."""
-    todo, seen = [f"stages.{stage}"], set()
+    return reached(f"stages.{stage}", root)
+
+
+def reached(module: str, root: Path) -> set[str]:
+    """Return the same for a module."""
+    todo, seen = [module], set()
     while todo:
         name = todo.pop()
         file = file_of(name, root)
