@@ -99,12 +99,12 @@ jobs=principalSet://iam.googleapis.com/$pool
 allow "$jobs/attribute.repository_id/$GITHUB_REPOSITORY_ID" roles/iam.workloadIdentityUser "${on_account[@]}" "$(account ci)"
 allow "$jobs/attribute.environment/production" roles/iam.workloadIdentityUser "${on_account[@]}" "$(account deploy)"
 
-echo "== the trigger: images for each commit on main that changes what goes into them"
+echo "== the trigger: images for each commit on main that may change them"
 there builds triggers describe tweets-images --region="$REGION" ||
   gcloud builds triggers create github --name=tweets-images --region="$REGION" --branch-pattern='^main$' \
     --repository="projects/$PROJECT/locations/$REGION/connections/github/repositories/tweets" \
     --build-config=deploy/cloudbuild.yaml --service-account="projects/$PROJECT/serviceAccounts/$(account build)" \
-    --included-files='Dockerfile,constraints.txt,requirements*.txt,dvc.*,params.yaml,.dvc/**,stages/**,tweets/**,serve/**'
+    --ignored-files='**/*.md,benchmarks/**,deploy/**,experiments/**,tests/**,tools/**'
 
 cat <<END
 == done. On GitHub, once:

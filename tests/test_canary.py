@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from conftest import commit, run, wait_for
-from serving import SECONDS, Running, serving
+from serving import SECONDS, Running, predict, serving
 
 from serve import keys
 from tools import canary
@@ -79,21 +78,21 @@ def test_a_service_with_keys_wants_one(reproduced: Path, tmp_path: Path, monkeyp
             main(monkeypatch, running.url)
         monkeypatch.setenv("CANARY_KEY", "k")
         main(monkeypatch, running.url)
-        threading.Timer(0.5, running.process.kill).start()
-        with pytest.raises(UserError, match=r"3 of \d+ requests failed, the last one so: .*no answer"):
-            main(monkeypatch, running.url, "--seconds", "20")
+        running.process.kill()
+        running.process.wait()
+        with pytest.raises(UserError, match=r"3 of 3 requests failed, the last one so: .*/model: no answer"):
+            canary.watch(canary.Client(running.url, "k"), canary.expected(), 20)
 
 
-def test_errors_of_others_count_too(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_others_count_too(reproduced: Path, tmp_path: Path) -> None:
     with serving(reproduced / "models/onnx", tmp_path, commit=head(reproduced), max_requests=1) as running:
         with socket.create_connection(("127.0.0.1", running.port)) as held:
             held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
-            wait_for(lambda: requests.get(f"{running.url}/model", timeout=SECONDS).status_code == 503, SECONDS)
-            for _ in range(2):
-                assert requests.get(f"{running.url}/model", timeout=SECONDS).status_code == 503
-        wait_for(lambda: requests.get(f"{running.url}/model", timeout=SECONDS).ok, SECONDS)
+            wait_for(lambda: predict(running.url, "a").status_code == 503, SECONDS)
+            assert [predict(running.url, "a").status_code for _ in range(2)] == [503, 503]
+        wait_for(lambda: predict(running.url, "a").ok, SECONDS)
         with pytest.raises(UserError, match=r"[3-9] of the \d+ requests of an instance ended in its error"):
-            main(monkeypatch, running.url, "--seconds", "2")
+            canary.watch(canary.Client(running.url), canary.expected(), 2)
 
 
 @pytest.mark.parametrize(("failed", "asked", "bad"), [(2, 2, False), (3, 299, True), (3, 300, False), (4, 300, True)])
