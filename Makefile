@@ -6,7 +6,7 @@ BENCHMARKS := train tricks profile data predict environments dvc experiments pul
 GRAFANA := 13.2.3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers deploy rollback train-in-cloud
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -57,6 +57,17 @@ containers: setup-dev ## build both images with buildah, run and try them; needs
 
 ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
 	$(IN_VENV) python -m tools.ci $(@:ci-%=%)
+
+deploy: setup-dev ## what the tag GITHUB_REF_NAME gives the stage prod, to Cloud Run, by a canary: deploy/README.md
+	$(IN_VENV) dvc pull models/onnx
+	$(IN_VENV) python -m tools.deploy serve
+
+rollback: ## all traffic of Cloud Run to REVISION; needs gcloud only
+	gcloud run services update-traffic tweets --to-revisions="$${REVISION:?names the revision}=100" --quiet \
+	  --project="$$GCP_PROJECT" --region="$$GCP_REGION"
+
+train-in-cloud: setup-dev ## reproduce the pipeline of HEAD in a Vertex AI job, results to the bucket: deploy/README.md
+	$(IN_VENV) python -m tools.deploy train
 
 compare: setup ## hold this tree's metrics against the committed ones
 	$(IN_VENV) python -m tools.compare
