@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train tricks profile data predict environments dvc experiments pull
+BENCHMARKS := train tricks data predict environments dvc experiments pull
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench load profile $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -77,6 +77,9 @@ bench: setup-dev ## measure speed by turns with the alternatives, into benchmark
 
 load: setup-dev ## drive the service with k6 at fixed arrival rates; then, for its memory over ten minutes: make load SOAK=600
 	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
+
+profile: setup-dev ## where training and serving spend their time: tables, and flame graphs in profile/
+	$(IN_VENV) python -m benchmarks.profile
 
 $(BENCHMARKS:%=bench-%): setup-dev
 	$(IN_VENV) python -m benchmarks.$(@:bench-%=%)
