@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train tricks profile data predict environments dvc experiments pull monitoring
+BENCHMARKS := train tricks data predict environments dvc experiments pull monitoring
 GRAFANA := 13.2.3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers deploy rollback train-in-cloud
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers deploy rollback train-in-cloud profile
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -114,6 +114,9 @@ load: setup-dev ## drive the service with k6 at fixed arrival rates; then, for i
 
 alerts: setup-dev ## each alert fires and clears, each query of the dashboard finds data: the service and Prometheus, 6 minutes
 	$(IN_VENV) python -m benchmarks.alerts
+
+profile: setup-dev ## where training and serving spend their time: tables, and flame graphs in profile/
+	$(IN_VENV) python -m benchmarks.profile
 
 $(BENCHMARKS:%=bench-%): setup-dev
 	$(IN_VENV) python -m benchmarks.$(@:bench-%=%)
