@@ -198,7 +198,7 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackReq
         for label in body.labels:
             if label is not None and label not in service.served.labels:
                 message = f"body.labels: {label[:40]!r} is none of the labels: {', '.join(service.served.labels)}"
-                raise Refused(422, message, "unknown_label")
+                raise Refused(409, message, "unknown_label")
         try:
             missing = await asyncio.to_thread(service.monitoring.label, body.request_id, body.labels)
         except OSError as error:

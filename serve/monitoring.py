@@ -74,8 +74,8 @@ class Monitoring:
         self.metrics, self.keeps_text, self.looks_for_drift = metrics, settings.collect_text, settings.drift
         self.collection: Collection | None = None
         if settings.collect:
-            bounds = {"max_bytes": settings.collect_bytes, "max_days": settings.collect_days}
-            self.collection = Collection(settings.collect, metrics=metrics, **bounds)
+            max_bytes, max_days = settings.collect_bytes, settings.collect_days
+            self.collection = Collection(settings.collect, max_bytes=max_bytes, max_days=max_days, metrics=metrics)
         self._queue: deque[Predicted] = deque()
         self._added, self._taken = 0, 0  # texts; each is counted by one side only
         self._taking = threading.Lock()

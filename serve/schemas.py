@@ -58,7 +58,7 @@ def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel], type
 
         request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]  # as X-Request-ID told it
         labels: Annotated[
-            list[Annotated[str, Field(max_length=1_000)] | None], Field(min_length=1, max_length=settings.max_texts)
+            list[Annotated[str, Field(max_length=200)] | None], Field(min_length=1, max_length=settings.max_texts)
         ]
 
     class InferInput(Strict):

@@ -14,7 +14,7 @@ import requests
 from conftest import LABELS, wait_for
 from serving import SECONDS, Running, predict, serving
 
-from serve import app, collection, monitoring, settings
+from serve import app, collection, models, monitoring, settings
 from serve.monitoring import Monitoring, wilson
 from tweets import drift, exported, files
 from tweets.errors import UserError
@@ -103,7 +103,7 @@ def test_feedback_tells_the_live_accuracy(service: Running) -> None:
     ("body", "status", "message"),
     [
         ({"request_id": "nobody", "labels": LABELS}, 404, "no prediction 0 of the request 'nobody' is kept"),
-        ({"request_id": "a", "labels": ["happy"]}, 422, f"body.labels: 'happy' is none of the labels: {LABELS[0]}, "),
+        ({"request_id": "a", "labels": ["happy"]}, 409, f"body.labels: 'happy' is none of the labels: {LABELS[0]}, "),
         ({"request_id": "a'; --", "labels": LABELS}, 422, "body.request_id: String should match pattern"),
         ({"request_id": "a", "labels": []}, 422, "body.labels: List should have at least 1 item"),
         ({"request_id": "a", "labels": [7]}, 422, "body.labels.0: should be a valid string"),
@@ -208,8 +208,8 @@ def test_a_new_model_begins_a_new_window(model: Path) -> None:
     kept._compare()
     gauges = service.metrics.registry
     assert gauges.get_sample_value("tweets_drift_statistic", {"feature": "length"}) is not None
-    old, _ = service.served, service.reload
-    kept.watch(app.models.load(service.settings))
+    old = service.served
+    kept.watch(models.load(service.settings))
     kept.add(old, "late", ["a"], old.predict(["a"]))  # was under way in the reload
     kept._take()
     kept._compare()

@@ -177,7 +177,8 @@ def mmd(embeddings: Floats, landmarks: Floats, bandwidth: float, within: float) 
 
 
 def _squared_distances(a: Floats, b: Floats) -> Floats:
-    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
+    found: Floats = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
+    return found
 
 
 class Comparison:
