@@ -376,7 +376,12 @@ def test_what_cannot_be_run_is_refused_in_one_line(checkout: Checkout, body: Any
     assert answer.status_code == status
     assert answer.json()["error"].startswith(message)
     assert len(answer.json()["error"]) <= 600
-    assert checkout.ask("POST", data=b'{"params": {"train.epochs": 1' + b"0" * 5000 + b"}}").status_code == 400
+
+
+def test_a_number_that_python_does_not_read_is_refused(checkout: Checkout) -> None:
+    url, body = f"http://127.0.0.1:{checkout.port}/experiments", b'{"params": {"train.epochs": 1' + b"0" * 5000 + b"}}"
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    assert requests.post(url, data=body, headers=headers, timeout=60).status_code == 400
 
 
 def test_names_that_nobody_knows(checkout: Checkout) -> None:
