@@ -102,7 +102,7 @@ def calls(place: Path, **changed: str) -> list[list[str]]:
     path = f"{place}:{Path(shutil.which('python3') or '').parent}:/usr/bin:/bin"
     noted = place / "calls"
     noted.unlink(missing_ok=True)
-    run(ROOT, "bash", "deploy/setup.sh", PATH=path, CALLS=str(noted), **{**SETUP, **changed})
+    run(ROOT, "bash", "deploy/setup.sh", check=True, PATH=path, CALLS=str(noted), **{**SETUP, **changed})
     return [json.loads(line)[1:] for line in noted.read_text().splitlines()]
 
 
@@ -185,7 +185,9 @@ def written() -> list[list[str]]:
 def test_gcloud_understands_each_command(commands: list[list[str]], tmp_path: Path) -> None:
     known = written()
     assert len(known) >= 6
-    lines = list(dict.fromkeys(shlex.join(["gcloud", *command]) for command in commands + known))
+    # Those that differ in a value or an account only are parsed once: each takes a third of a second.
+    forms = {re.sub(r"=\S+|tweets-\S+", "", " ".join(command)): command for command in commands + known}
+    lines = [shlex.join(["gcloud", *command]) for command in forms.values()]
     (tmp_path / "commands.json").write_text(json.dumps([{"command_string": line} for line in lines]))
     options = [f"--commands-file={tmp_path}/commands.json"]
     done = run(ROOT, "gcloud", "meta", "lint-gcloud-commands", *options, CLOUDSDK_CONFIG=str(tmp_path / "gcloud"))

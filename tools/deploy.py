@@ -4,8 +4,8 @@
     python -m tools.deploy train              # a Vertex AI job that reproduces the pipeline of the commit checked out
 
 `serve` builds the image, unless it is there, puts it beside the running revision without traffic, checks it over HTTP,
-gives it a tenth of the traffic, watches it, and gives it all. Where anything fails, or is interrupted, all traffic is
-where it was. gcloud does the work: it must be signed in, GCP_PROJECT and GCP_REGION say where.
+gives it a tenth of the traffic, watches it, and gives it all. Where anything fails, or is interrupted, the traffic goes
+back to where most of it was. gcloud does the work: it must be signed in, GCP_PROJECT and GCP_REGION say where.
 """
 
 import argparse
@@ -119,27 +119,25 @@ def describe() -> dict[str, Any]:
     return status
 
 
-def shares(status: dict[str, Any]) -> dict[str, int]:
-    """Return the percent of the traffic that each revision has, of those that have any."""
-    found: dict[str, int] = {}
-    for target in status["traffic"]:
-        if target.get("percent"):
-            found[target["revisionName"]] = found.get(target["revisionName"], 0) + target["percent"]
-    return found
+def stable(status: dict[str, Any]) -> str:
+    """Return the revision with the most traffic: the way back, also from a canary that nobody ended."""
+    targets = [target for target in status["traffic"] if target.get("percent")]
+    if not targets:
+        raise UserError(f"{SERVICE}: no revision has traffic, to go back to; deploy/setup.sh makes the first one")
+    name: str = max(targets, key=lambda target: target["percent"])["revisionName"]
+    return name
 
 
-def give(percent: dict[str, int]) -> None:
-    """Give the traffic to revisions; what these leave, the others share as before."""
-    targets = ",".join(f"{revision}={share}" for revision, share in percent.items())
-    gcloud("run", "services", "update-traffic", SERVICE, f"--to-revisions={targets}")
+def give(revision: str, percent: int) -> None:
+    """Give a revision its percent of the traffic; the others share the rest as before."""
+    gcloud("run", "services", "update-traffic", SERVICE, f"--to-revisions={revision}={percent}")
 
 
-def candidate(wanted: Release, before: dict[str, int]) -> dict[str, Any]:
-    """Put the release beside what runs, without traffic, and return the service's state."""
+def candidate(wanted: Release, old: str) -> dict[str, Any]:
+    """Put the release beside the revision that has all traffic, and return the service's state."""
     made = image("serve", wanted.commit)
     service = render("service.yaml", REVISION=wanted.revision, VERSION=wanted.version, IMAGE=made)
-    traffic: list[dict[str, Any]] = [{"revisionName": name, "percent": share} for name, share in before.items()]
-    service["spec"]["traffic"] = [*traffic, {"revisionName": wanted.revision, "tag": TAG}]
+    service["spec"]["traffic"] = [{"revisionName": old, "percent": 100}, {"revisionName": wanted.revision, "tag": TAG}]
     apply(service, "run", "services", "replace", "{file}")
     return describe()
 
@@ -148,29 +146,27 @@ def serve(seconds: float) -> None:
     """Deploy what the tag says, step by step. Raises UserError where it fails; the traffic is then as before."""
     wanted = release()
     what = canary.expected(wanted.version)
-    before = shares(describe())
-    if not before:
-        raise UserError(
-            f"{SERVICE}: no revision has traffic, so there is no way back; deploy/setup.sh makes the first one"
-        )
-    if before == {wanted.revision: 100}:
-        print(f"deploy: {wanted.revision} has all traffic already")
+    old = stable(describe())
+    if old == wanted.revision:
+        print(f"deploy: {wanted.revision} has the traffic already")
         return
-    status = candidate(wanted, before)
+    status = candidate(wanted, old)
     key = gcloud("secrets", "versions", "access", "latest", f"--secret={SERVICE}-deploy-key", regional=False)
     [address] = [target["url"] for target in status["traffic"] if target.get("tag") == TAG]
     beside = canary.Client(address, key)
     canary.check(beside, what)
     try:
-        give({wanted.revision: SHARE})
+        give(wanted.revision, SHARE)
         canary.watch(beside, what, seconds)
-        give({wanted.revision: 100})
+        give(wanted.revision, 100)
         canary.check(canary.Client(status["url"], key), what)
     except BaseException:
-        print(f"deploy: going back: {before}", file=sys.stderr, flush=True)
-        give(before)
+        for number in (signal.SIGINT, signal.SIGTERM):  # GitHub sends both, one after the other
+            signal.signal(number, signal.SIG_IGN)
+        print(f"deploy: going back to {old}", file=sys.stderr, flush=True)
+        give(old, 100)
         raise
-    print(f"deploy: {wanted.revision} has all traffic; back: `make rollback REVISION={max(before, key=before.get)}`")
+    print(f"deploy: {wanted.revision} has all traffic; back: `make rollback REVISION={old}`")
 
 
 def train() -> None:
