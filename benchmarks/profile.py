@@ -1,40 +1,78 @@
-"""Where the time of a training step goes, on a CPU.
+"""Where training and serving spend their time, on a CPU.
 
     python -m benchmarks.profile
 
-Run it where `dvc repro` or `dvc pull` has made data/features. PyTorch's profiler takes the time of each operator, less
-that of the operators that it calls, over the steps of stages/train.py after as many to warm up. A step takes longer
-with the profiler than without: the shares are a hint. Prints a table with the operators that take 1 % or more, and
-writes benchmarks/results/profile.json.
+Run it where `dvc repro` or `dvc pull` has made data/features, data/prepared and models/onnx.
+
+- Training: PyTorch's profiler takes the time of each operator, less that of the operators that it calls, over the steps
+  of stages/train.py after as many to warm up. A step takes longer so than without: the shares are a hint.
+- Serving: k6 drives the service at RATE requests a second, a tweet of the test split in each.
+
+Of both py-spy takes samples, of the training without PyTorch's profiler. Prints tables (of the operators those that
+take 1 % or more) and writes flame graphs, profile/training.svg and profile/serving.svg, and
+benchmarks/results/profile.json.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import json
+import os
 import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from torch.profiler import ProfilerActivity, profile, schedule
 from transformers import TrainerCallback
 
+from benchmarks import flame, load
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, peak, timed
-from tweets import errors, files, model
+from tweets import errors, files, model, tables
 from tweets.split import TRAIN
 
 RESULT = Path("benchmarks/results/profile.json")
+FLAMES = Path("profile")
 PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm")
 SHOWN = 0.01  # share of the time
+RATE = 100  # requests a second
+# A part, and the functions with their files that it consists of, as py-spy names them. The first that fits counts.
+TRAINING = {
+    "batches": r"\(torch/utils/data/|^Rows\.",
+    "backward": r"\(torch/autograd/",
+    "optimizer": r"\(torch/optim/|clip_grad",
+    "attention": r"^Bert\w*Attention",
+    "feed-forward": r"^Bert(Intermediate|Output)",
+    "word vectors": r"^BertEmbeddings",
+    "loss and head": r"\(transformers/loss/|^BertForSequenceClassification",
+    "the Trainer's loop": r"\((transformers|accelerate)/",
+}
+SERVING = {
+    "model": r"\(openvino/",
+    "tokenise": r"\(tweets/encode.py|\(tokenizers/",
+    "clean": r"\((tweets/(text|repair).py|ftfy/|emoji/)",
+    "validation and JSON": r"\((pydantic|json)/|\(serve/schemas.py|\(fastapi/(encoders|_compat)",
+    "metrics": r"\(prometheus_client/|\(serve/metrics.py",
+    "logs": r"\(logging/|\(serve/logs.py|\(pythonjsonlogger/",
+    "queue and batches": r"\(serve/(batching|models).py|\(tweets/exported.py|\(concurrent/|\(threading.py",
+    "limits of a request": r"\(serve/requests.py|\(limits/",
+    "routes": r"\((fastapi|starlette|anyio)/|\(serve/app.py|\(contextlib.py",
+    "HTTP": r"\(uvicorn/|\(serve/__main__.py",
+    "event loop": r"\(asyncio/",
+}
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Tell the profiler where a step ends."""
+    """Tell where a step ends, and how many have."""
 
-    def __init__(self, profiler: Any) -> None:
-        self.profiler = profiler
+    def __init__(self, ended: Callable[[int], None]) -> None:
+        self.ended = ended
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self.profiler.step()
+        self.ended(state.global_step)
 
 
 def measure(work: Work, steps: int) -> list[dict[str, Any]]:
@@ -45,7 +83,7 @@ def measure(work: Work, steps: int) -> list[dict[str, Any]]:
         trainer = one_epoch(work, Path(folder))
         plan = schedule(wait=steps - 1, warmup=1, active=steps - 1)
         with profile(activities=[ProfilerActivity.CPU], schedule=plan, with_flops=True) as profiler:
-            trainer.add_callback(Steps(profiler))
+            trainer.add_callback(Steps(lambda _: profiler.step()))
             timed(trainer)
     found = [
         {
@@ -76,25 +114,66 @@ def products(found: list[dict[str, Any]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) for name in ("milliseconds", "flop")}
 
 
+def training(work: Work, steps: int) -> dict[str, Any]:
+    """Return the operators of a step, what the matrix products reach, and the shares of its parts."""
+    found = measure(work, steps)
+    best = peak("cpu")
+    total, part_of = sum(row["milliseconds"] for row in found), products(found)
+    rate = part_of["flop"] / part_of["milliseconds"] * 1000
+    print(f"Training, a step:\n\n{table(found)}")
+    print(
+        f"\nmatrix products: {part_of['milliseconds']:.0f} of {total:.0f} ms, at {rate / 1e9:.0f} GFLOP/s;"
+        f" the peak: {best / 1e9:.0f}\n"
+    )
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as recording:
+
+        def record(step: int) -> None:
+            if step == 1:  # what comes before the first is no step
+                recording.enter_context(flame.recorded(os.getpid(), FLAMES / "training.svg"))
+
+        trainer = one_epoch(work, Path(folder))
+        trainer.args.max_steps = steps + 1
+        trainer.add_callback(Steps(record))
+        timed(trainer)
+    return {"peak_flops": best, "operators": found, "products": part_of, "parts": parts("training", TRAINING)}
+
+
+def serving(seconds: float) -> dict[str, Any]:
+    """Return the shares of the service's parts at RATE requests a second, and how many processors it kept busy."""
+    with tempfile.TemporaryDirectory() as folder, load.service() as running:
+        texts = Path(folder) / "texts.json"
+        texts.write_text(json.dumps(tables.read_parquet(load.TWEETS)["raw"].tolist()))
+        load.k6(running.url, texts, RATE, 2)  # warms up
+        process = psutil.Process(running.process.pid)
+        with flame.recorded(process.pid, FLAMES / "serving.svg"):
+            begin, before = time.perf_counter(), process.cpu_times()
+            found = load.k6(running.url, texts, RATE, seconds)
+            after, took = process.cpu_times(), time.perf_counter() - begin
+    busy = (after.user + after.system - before.user - before.system) / took
+    print(f"Serving, {RATE} requests a second: {busy:.2f} processors busy, p50 {found.p50:.0f} ms\n")
+    return {"rate": RATE, "processors": busy, "p50": found.p50, "parts": parts("serving", SERVING)}
+
+
+def parts(name: str, known: Mapping[str, str]) -> dict[str, float]:
+    """Print and return the shares of the parts of a flame graph."""
+    svg = FLAMES / f"{name}.svg"
+    found = flame.shares(flame.stacks(svg), known)
+    print(f"{flame.table(found)}\n\n{svg} shows more\n")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.profile", description=__doc__.split("\n", maxsplit=1)[0]
     )
-    parser.add_argument("--steps", type=int, default=20)
-    steps = parser.parse_args().steps
+    parser.add_argument("--steps", type=int, default=20, help="of the training")
+    parser.add_argument("--seconds", type=float, default=20, help="of the service")
+    options = parser.parse_args()
     work = Work.load(device="cpu")
     with model.threads(work.settings.threads):
-        found = measure(work, steps)
-        best = peak("cpu")
-    total = sum(row["milliseconds"] for row in found)
-    part_of = products(found)
-    rate = part_of["flop"] / part_of["milliseconds"] * 1000
-    print(table(found))
-    print(
-        f"\nmatrix products: {part_of['milliseconds']:.0f} of {total:.0f} ms, at {rate / 1e9:.0f} GFLOP/s;"
-        f" the peak: {best / 1e9:.0f}"
-    )
-    report = {"machine": machine(), "steps": steps, "peak_flops": best, "operators": found, "products": part_of}
+        trained = training(work, options.steps)
+    served = serving(options.seconds)
+    report = {"machine": machine(), "steps": options.steps, "training": trained, "serving": served}
     files.write_json(RESULT, report)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run,
 from packaging.requirements import Requirement
 
 import stages.train
-from benchmarks import dvc, environments, predict, profile, train, tricks, turns
+from benchmarks import dvc, environments, flame, predict, profile, train, tricks, turns
 from tweets import model
 from tweets.errors import UserError
 
@@ -113,15 +114,58 @@ def test_tricks_leaves_out_one_after_the_other(
     assert {owner: vars(owner).copy() for owner in before} == before  # all is put back
 
 
-def test_profile_shows_where_the_time_goes(
-    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+FLAMES = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:fg="http://github.com/jonhoo/inferno"><g><rect/></g><svg>
+<g><title>all (1,010 samples, 100%)</title><rect y="36" fg:x="0" fg:w="1010"/></g>
+<g><title>dumps (json/a.py:1) (4 samples, 0.4%)</title><rect y="68" fg:x="1000" fg:w="4"/></g>
+<g><title>&lt;module&gt; (b.py:1) (1,000 samples, 99%)</title><rect y="52" fg:x="0" fg:w="1000"/></g>
+<g><title>call (b.py:9) (6 samples, 0.6%)</title><rect y="52" fg:x="1000" fg:w="6"/></g>
+</svg></svg>"""
+
+
+def test_a_flame_graph_is_read(tmp_path: Path) -> None:
+    (tmp_path / "flames.svg").write_text(FLAMES)
+    found = flame.stacks(tmp_path / "flames.svg")
+    call, dumps, module = "call (b.py:9)", "dumps (json/a.py:1)", "<module> (b.py:1)"
+    assert found == {("all",): 4, ("all", module): 1000, ("all", call): 2, ("all", call, dumps): 4}
+    parts = flame.shares(found, {"calls": "^call", "JSON": r"\(json/"})
+    assert parts == {flame.OTHER: 1004 / 1010, "JSON": 4 / 1010, "calls": 2 / 1010}
+    assert flame.table(parts).splitlines()[2:] == ["| other | 99.4% |", "| JSON | 0.4% |", "| calls | 0.2% |"]
+
+
+def test_a_process_that_cannot_be_looked_at_and_a_missing_py_spy_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = report_of(profile, monkeypatch, "--steps", "3")
-    names = [row["operator"] for row in report["operators"]]
-    assert "aten::addmm" in names
-    assert report["products"]["flop"] > 0
-    assert sum(row["milliseconds"] for row in report["operators"]) > report["products"]["milliseconds"] > 0
-    assert "matrix products: " in capsys.readouterr().out
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with (
+        pytest.raises(UserError, match=r"^py-spy: Error: Failed to [^\n]*$"),
+        flame.recorded(ended.pid, tmp_path / "a"),
+    ):
+        pass
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match=r"^py-spy: not found; `make setup-dev`"), flame.recorded(1, tmp_path / "a"):
+        pass
+
+
+def test_profile_shows_where_training_and_serving_spend_their_time(
+    ready: Path, reproduced: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (ready / "models").mkdir()
+    (ready / "models/onnx").symlink_to(reproduced / "models/onnx")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(train, "SIDE", 64)
+    report = report_of(profile, monkeypatch, "--steps", "3", "--seconds", "2")
+    trained, served = report["training"], report["serving"]
+    assert "aten::addmm" in [row["operator"] for row in trained["operators"]]
+    assert trained["products"]["flop"] > 0
+    assert sum(row["milliseconds"] for row in trained["operators"]) > trained["products"]["milliseconds"] > 0
+    assert {"backward", "attention"} <= set(trained["parts"])
+    assert {"model", "HTTP", "routes"} <= set(served["parts"])
+    assert sum(trained["parts"].values()) == pytest.approx(1) == sum(served["parts"].values())
+    assert 0 < served["processors"] < 2
+    printed = capsys.readouterr().out
+    assert "matrix products: " in printed
+    assert "profile/serving.svg shows more" in printed
 
 
 # predict

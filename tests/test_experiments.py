@@ -1,4 +1,8 @@
-"""The README's walk through experiments, with the real `dvc`, and what happens when it goes wrong."""
+"""The README's walk through experiments, with the real `dvc`, and what happens when it goes wrong.
+
+Most look at what tools/story.sh leaves of a shrunken repository: two clones, a bucket and a bare Git repository, all on
+loopback.
+"""
 
 import hashlib
 import json
@@ -16,10 +20,11 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, point_at, run, set_param, stages_run, wait_for
+from conftest import ENVIRONMENT, ROOT, STAGES, commit, point_at, run, set_param, stages_run, wait_for
 
-pytestmark = pytest.mark.xdist_group("experiments")  # they share a grid of experiments
+pytestmark = pytest.mark.xdist_group("experiments")  # they share one play of the story
 GRID = {"lr-1": 1e-05, "lr-2": 3e-05, "lr-3": 1e-04}
+AGAIN = {"again": 1e-05}  # from the run cache
 SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")
 SECONDS_FOR_A_QUEUE = 200
 
@@ -76,16 +81,27 @@ def clean(folder: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def grid(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A clone whose queue has run three learning rates with two workers, from a .venv in it. To read only."""
-    folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("grid") / "clone", symlinks=True)
-    path = environment_of_its_own(folder)
-    lrs = ",".join(map(str, GRID.values()))
-    run(folder, "dvc", "exp", "run", "--queue", "--name", "lr", "-S", f"train.lr={lrs}", PATH=path)
-    start_queue(folder, 2, PATH=path)
-    wait_for(lambda: finished(folder), SECONDS_FOR_A_QUEUE)
-    yield folder
-    run(folder, "dvc", "queue", "stop", "--kill")
+def story(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """What tools/story.sh prints, and its folder. The made-up tweets are in Git, where both clones find them."""
+    folder = tmp_path_factory.mktemp("story")
+    repository = shutil.copytree(reproduced, folder / "repository", symlinks=True)
+    (repository / "data/external/tweets.csv.dvc").unlink()
+    commit(repository, "add", "-Af", "data/external")
+    commit(repository, "commit", "-qm", "Tweets in Git")
+    command = ["bash", "tools/story.sh", str(folder / "played")]
+    result = subprocess.run(
+        command, cwd=repository, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+    )
+    return result, folder / "played"
+
+
+@pytest.fixture(scope="module")
+def grid(story: tuple[subprocess.CompletedProcess[str], Path]) -> Path:
+    """The story's clone a, whose queue has run three learning rates with two workers. To read only."""
+    _, played = story
+    run(played / "a", "git", "restore", ".")
+    run(played / "a", "dvc", "checkout")
+    return played / "a"
 
 
 @pytest.fixture
@@ -94,17 +110,47 @@ def mine(grid: Path, tmp_path: Path) -> Path:
     return shutil.copytree(grid, tmp_path / "clone", symlinks=True)
 
 
-def test_the_queue_runs_a_grid_from_an_environment_that_git_ignores(grid: Path) -> None:
+def test_the_story_holds(story: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    result, _ = story
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "=== The story holds" in result.stdout
+    assert stages_run(result) == STAGES  # by a, once; b runs none, and the queue prints none
+    assert "verify: OK" in result.stdout
+    assert sorted(set(re.findall(r"\[(lr-\d)\]", result.stdout))) == ["lr-1", "lr-2", "lr-3"]
+
+
+def test_everything_run_in_another_clone_gives_the_same_lock_metrics_and_plots(
+    story: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    """Else a would have had something to commit."""
+    _, played = story
+    assert run(played / "a", "git", "log", "-1", "--format=%s").stdout == "Tweets in Git\n"
+
+
+def test_the_story_leaves_no_server_behind(story: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    result, played = story
+    assert "gcs: stopped" in result.stdout
+    assert "was not running" in run(played / "a", "python", "-m", "tools.gcs", "stop").stdout
+
+
+def test_a_folder_that_exists_is_refused(reproduced: Path, tmp_path: Path) -> None:
+    result = run(reproduced, "bash", "tools/story.sh", str(tmp_path), check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"FAILED: {tmp_path}: must be a new folder"
+
+
+def test_the_queue_runs_a_grid(grid: Path) -> None:
     assert statuses(grid) == dict.fromkeys(GRID, "Success")
-    assert {name: params(found)["train"]["lr"] for name, found in experiments(grid).items()} == GRID
+    assert {name: params(found)["train"]["lr"] for name, found in experiments(grid).items()} == GRID | AGAIN
     assert clean(grid)
 
 
 def test_a_learning_rate_takes_everything_before_training_from_the_cache(grid: Path) -> None:
     base = json.loads(run(grid, "dvc", "exp", "show", "--json").stdout)[0]["data"]["outs"]
-    for name, experiment in experiments(grid).items():
+    found = experiments(grid)
+    for name in GRID:
         assert stages_run(run(grid, "dvc", "queue", "logs", name)) == ["evaluate", "export", "train"]
-        outs = experiment["data"]["outs"]
+        outs = found[name]["data"]["outs"]
         assert {path: outs[path]["hash"] for path in SHARED} == {path: base[path]["hash"] for path in SHARED}
         assert outs["models/transformer"]["hash"] != base["models/transformer"]["hash"]
 
@@ -148,12 +194,10 @@ def test_apply_brings_params_metrics_and_model_without_running_anything(mine: Pa
     assert "is cached" not in result.stdout
 
 
-def test_a_variant_run_before_is_taken_from_the_run_cache(mine: Path) -> None:
-    result = run(mine, "dvc", "exp", "run", "--name", "again", "-S", "train.lr=3e-5")
-    assert stages_run(result) == []
-    assert "Stage 'train' is cached" in result.stdout
-    found = experiments(mine)
-    assert found["again"]["data"]["outs"] == found["lr-2"]["data"]["outs"]
+def test_a_variant_taken_from_the_run_cache_has_the_outputs_of_the_first(grid: Path) -> None:
+    found = experiments(grid)
+    assert found["again"]["data"]["outs"] == found["lr-1"]["data"]["outs"]
+    assert "lr: 1e-05" in run(grid, "git", "show", f"{found['again']['rev']}:params.yaml").stdout  # as typed: 1e-5
 
 
 def test_an_experiment_becomes_a_branch_gets_a_new_name_and_goes(mine: Path) -> None:
@@ -162,14 +206,14 @@ def test_an_experiment_becomes_a_branch_gets_a_new_name_and_goes(mine: Path) -> 
     assert float(kept["train"]["lr"]) == GRID["lr-1"]
     run(mine, "dvc", "exp", "rename", "lr-2", "medium")
     run(mine, "dvc", "exp", "remove", "lr-3")
-    assert run(mine, "dvc", "exp", "list", "--name-only").stdout.split() == ["lr-1", "medium"]
+    assert run(mine, "dvc", "exp", "list", "--name-only").stdout.split() == ["again", "lr-1", "medium"]
 
 
 def test_a_run_in_a_temporary_folder_leaves_the_workspace_alone(mine: Path) -> None:
     model = md5(mine / "models/transformer/model.safetensors")
-    result = run(mine, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "evaluate.bins=10")
-    assert stages_run(result) == ["evaluate", "export"]
-    assert params(experiments(mine)["aside"])["evaluate"]["bins"] == 10
+    result = run(mine, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "fetch.max_chars=9999")
+    assert stages_run(result) == ["fetch"]
+    assert params(experiments(mine)["aside"])["fetch"]["max_chars"] == 9999
     assert clean(mine)
     assert md5(mine / "models/transformer/model.safetensors") == model
 
@@ -196,7 +240,7 @@ def test_a_name_that_is_taken_stops_renaming_and_branching(mine: Path) -> None:
         assert result.returncode != 0
         assert error in result.stderr
         assert "Traceback" not in result.stderr
-    assert experiments(mine).keys() == GRID.keys()
+    assert experiments(mine).keys() == (GRID | AGAIN).keys()
 
 
 def shared(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
@@ -206,7 +250,7 @@ def shared(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
 def test_sharing_a_name_that_is_taken_fails_and_keeps_the_other(mine: Path, tmp_path: Path, bucket: str) -> None:
     point_at(mine, bucket, "taken")
     run(tmp_path, "git", "clone", "-q", "--bare", str(mine), "origin.git")
-    run(mine, "git", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    run(mine, "git", "remote", "set-url", "origin", str(tmp_path / "origin.git"))
     first = shared(mine, "lr-1")
     assert first.returncode == 0
     assert "experiments: lr-1 at origin" in first.stdout
@@ -240,12 +284,13 @@ def executors(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def queue_at_work(clone: Path) -> Iterator[Path]:
-    """A clone whose two workers are in the middle of training."""
+    """A clone whose two workers, from a .venv in it, which Git ignores, are in the middle of training."""
+    path = environment_of_its_own(clone)
     for name, value in {"epochs": 300, "patience": 1000, "evaluations": 300}.items():
         set_param(clone, f"train.{name}", value)
-    run(clone, "dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.lr=1e-4,2e-4")
+    run(clone, "dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.lr=1e-4,2e-4", PATH=path)
     run(clone, "git", "restore", "params.yaml")
-    start_queue(clone, 2)
+    start_queue(clone, 2, PATH=path)
 
     def both_train() -> bool:
         checkpoints = clone.glob(".dvc/tmp/exps/*/.cache/train/*/checkpoint-*/complete")
@@ -275,7 +320,7 @@ def test_a_queue_whose_workers_are_killed_goes_on_after_one_command(queue_at_wor
     assert statuses(clone) == {"long-1": "Running", "long-2": "Running"}
     assert "Worker status: 0 active" in run(clone, "dvc", "queue", "status").stdout
     assert "long-1" in run(clone, "dvc", "exp", "show", "--no-pager").stdout
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "evaluate.bins=10")) == ["evaluate", "export"]
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "fetch.max_chars=9999")) == ["fetch"]
 
     recovered = run(clone, "python", "-m", "tools.experiments", "recover").stdout
     assert "experiments: long-1, long-2: ended, queue again" in recovered
@@ -284,9 +329,10 @@ def test_a_queue_whose_workers_are_killed_goes_on_after_one_command(queue_at_wor
     assert list((clone / ".dvc/tmp/exps").glob("tmp*")) == []
     assert "no task was lost" in run(clone, "python", "-m", "tools.experiments", "recover").stdout
 
-    run(clone, "dvc", "exp", "run", "--queue", "--name", "long-1", "-S", "evaluate.bins=11")
+    run(clone, "dvc", "exp", "run", "--queue", "--name", "long-1", "-S", "fetch.max_chars=9998")
     start_queue(clone, 1)
+    wait_for(lambda: any(clone.glob(".git/refs/exps/*/*/long-1")), SECONDS_FOR_A_QUEUE)
     wait_for(lambda: finished(clone), SECONDS_FOR_A_QUEUE)
     assert statuses(clone) == {"long-1": "Success"}
-    assert params(experiments(clone)["long-1"])["evaluate"]["bins"] == 11
+    assert params(experiments(clone)["long-1"])["fetch"]["max_chars"] == 9998
     assert stages_run(run(clone, "dvc", "repro")) == []

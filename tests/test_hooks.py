@@ -192,7 +192,7 @@ def test_data_follows_a_checkout_and_a_clean_commit_passes(hooked: Path) -> None
     """`git checkout` of the commit before brings back its model, by the hook."""
     before = (hooked / "models/transformer/model.safetensors").read_bytes()
     set_param(hooked, "train.lr", 0.004)
-    run(hooked, "dvc", "repro")
+    run(hooked, "dvc", "repro", "train")
     after = (hooked / "models/transformer/model.safetensors").read_bytes()
     assert after != before
     result = commit(hooked, "params.yaml", "dvc.lock", "metrics", "plots")

@@ -80,12 +80,12 @@ def cut_after(endpoint: str, megabytes: float) -> Iterator[str]:
 
 
 def test_what_is_pushed_with_the_run_cache_spares_another_clone_the_training(shared: Path, tmp_path: Path) -> None:
-    run(shared, "dvc", "exp", "run", "-S", "train.seed=1")
+    run(shared, "dvc", "exp", "run", "-S", "train.seed=1", "train")
     assert remote(shared, "push").returncode == 0
     run(shared, "git", "stash", "-q")  # b gets neither the lock of that experiment nor its params
     b = clone_without_data(shared, tmp_path)
     assert remote(b, "pull").returncode == 0
-    assert "Running stage" not in run(b, "dvc", "exp", "run", "--pull", "-S", "train.seed=1").stdout
+    assert "Running stage" not in run(b, "dvc", "exp", "run", "--pull", "-S", "train.seed=1", "train").stdout
     run(shared, "git", "stash", "pop")
     assert (b / "metrics/train.json").read_bytes() == (shared / "metrics/train.json").read_bytes()
 

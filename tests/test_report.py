@@ -94,7 +94,7 @@ def head(folder: Path) -> str:
 def reported(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with an experiment, `weaker`, and the report that compares with it. To read only."""
     folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("reported") / "clone", symlinks=True)
-    run(folder, "dvc", "exp", "run", "-n", "weaker", "-S", "baseline.C=0.01")
+    run(folder, "dvc", "exp", "run", "-n", "weaker", "-S", "baseline.C=0.01", "evaluate")
     commit(folder, "checkout", "-q", "--", ".")
     run(folder, "dvc", "checkout")
     command = (sys.executable, "-m", "tools.report", "weaker", "--pictures", "https://example.org/a b/")

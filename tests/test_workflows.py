@@ -43,6 +43,8 @@ def test_a_job_asks_for_no_more_than_it_needs(file: str, job: str) -> None:
         "pipeline": {"contents", "id-token", "pull-requests", "statuses"},
         "data": {"contents", "id-token", "pull-requests"},
         "model": {"id-token"},
+        "deploy": {"id-token"},
+        "rollback": {"id-token"},
     }.get(job, set())
     assert 0 < int(found["timeout-minutes"]) <= 120
     assert WORKFLOWS[file]["concurrency"]
@@ -71,6 +73,13 @@ def test_each_step_is_a_target_of_the_makefile_and_the_token_is_given_only_where
         needs = step["run"] in {"make ci-push", "make ci-verify", "make ci-report", "make ci-test", "make ci-data"}
         assert ("GITHUB_TOKEN" in step.get("env", {})) == needs
     assert "GITHUB_TOKEN" not in WORKFLOWS[file]["jobs"][job].get("env", {})
+
+
+def test_what_deploys_runs_in_the_environment_that_google_cloud_asks_for() -> None:
+    deployers = [(file, job) for file, job in JOBS if "GCP_DEPLOY" in str(WORKFLOWS[file]["jobs"][job]["steps"])]
+    assert deployers == [("deploy", "deploy"), ("deploy", "rollback")]
+    for file, job in deployers:
+        assert WORKFLOWS[file]["jobs"][job]["environment"] == "production"
 
 
 def test_no_workflow_runs_a_forks_code_with_credentials_or_reads_a_secret() -> None:
