@@ -231,7 +231,7 @@ def disk_full(scene: Scene) -> contextlib.AbstractContextManager[None]:
 
 
 def overload(scene: Scene) -> contextlib.AbstractContextManager[None]:
-    return scene.sending(clients=8, size=500, pause=0)
+    return scene.sending(clients=8, size=500, pause=0.05)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def strict(found: dict[str, Any]) -> dict[str, Any]:
         return {"$ref": f"#/$defs/{found['$ref']}"}
     if found["type"] == "any":
         return {}
-    kept = {name: found[name] for name in ("type", "enum", "pattern") if name in found}
+    kept: dict[str, Any] = {name: found[name] for name in ("type", "enum", "pattern") if name in found}
     if found["type"] == "string" and found.get("format") == "int64":
         kept["type"] = ["string", "integer"]
     if found["type"] == "array":

@@ -121,7 +121,7 @@ def describe() -> dict[str, Any]:
 
 def stable(status: dict[str, Any]) -> str:
     """Return the revision with the most traffic: the way back, also from a canary that nobody ended."""
-    targets = [target for target in status["traffic"] if target.get("percent")]
+    targets = [target for target in status.get("traffic", []) if target.get("percent")]
     if not targets:
         raise UserError(f"{SERVICE}: no revision has traffic, to go back to; deploy/setup.sh makes the first one")
     name: str = max(targets, key=lambda target: target["percent"])["revisionName"]
