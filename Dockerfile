@@ -45,7 +45,8 @@ FROM ${BASE} AS pipeline
 RUN apt-get update && apt-get install --yes --no-install-recommends git && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home tweets
 WORKDIR /home/tweets
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+# A name for DVC, also where a user runs it whom this image does not know: the owner of a mounted checkout.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 USER=tweets
 # The libraries before the code: they change seldom and take minutes.
 COPY requirements.txt constraints.txt ./
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu

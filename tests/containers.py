@@ -12,6 +12,7 @@ import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -28,8 +29,9 @@ import requests
 import yaml
 from conftest import ROOT, STAGES, commit, copy_of_this_tree, point_at, run, shrink, stages_run, wait_for
 from serving import predict
-from test_serve_process import free_port, keep_asking
+from test_serve_process import TEXTS, free_port, keep_asking
 
+from serve import collection
 from serve.models import OUTPUT, directory_hash
 from tweets import exported, files
 
@@ -264,7 +266,7 @@ def test_the_pipeline_runs_in_a_mounted_checkout_with_experiments_push_and_pull(
     somebody = ("--user", f"{SOMEBODY}:{SOMEBODY}", "--workingdir", "/work")
     with container("pipeline", {"/work": owned(checkout, SOMEBODY)}) as found:
         assert stages_run(found.run(*found.config["Cmd"], options=somebody)) == STAGES
-        found.run("dvc", "exp", "run", "--name", "other", "-S", "evaluate.resamples=50", options=somebody)
+        found.run("dvc", "exp", "run", "--name", "other", "-S", "evaluate.resamples=200", options=somebody)
         assert "other" in found.run("dvc", "exp", "list", "--name-only", options=somebody).stdout
         found.run("dvc", "push", options=somebody)
     before = files.sha256(checkout / OUTPUT / exported.CHECKSUMS)
@@ -286,7 +288,7 @@ class Service:
 
     container: Container
     port: int
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes] = field(init=False)
 
     @property
     def url(self) -> str:
@@ -294,7 +296,7 @@ class Service:
 
     @property
     def options(self) -> tuple[str, ...]:
-        return ("--env", f"TWEETS_PORT={self.port}")
+        return ("--env", f"TWEETS_PORT={self.port}", "--env", "TWEETS_COLLECT=/collected")
 
     def health(self) -> int:
         """Return the exit status of the image's health check."""
@@ -315,21 +317,20 @@ def service(images: None, tmp_path: Path) -> Iterator[Service]:
     collected = tmp_path / "collected"
     collected.mkdir()
     with container("serve", {"/collected": owned(collected, USER)}) as found:
-        port = free_port()
-        options = ("--user", "root", "--cap-add", "CAP_SYS_ADMIN", "--env", f"TWEETS_PORT={port}")
+        running = Service(found, free_port())
+        assert running.health() == 1  # not yet
+        options = (*running.options, "--user", "root", "--cap-add", "CAP_SYS_ADMIN")
         inside = found.command("sh", "-c", READ_ONLY, "sh", *found.config["Cmd"], options=options)
-        with (tmp_path / "log").open("w+") as log:
-            process = subprocess.Popen(inside, stderr=log, text=True)
-            running = Service(found, port, process)
-            try:
-                assert running.health() == 1  # not yet
-                wait_for(lambda: running.health() == 0 or process.poll() is not None, SECONDS)
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                yield running
-            finally:
-                if process.poll() is None:
-                    running.python().kill()
-                process.wait(SECONDS)
+        with (tmp_path / "log").open("w") as log:
+            running.process = process = subprocess.Popen(inside, stderr=log)
+        try:
+            wait_for(lambda: running.health() == 0 or process.poll() is not None, SECONDS)
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            yield running
+        finally:
+            if process.poll() is None:
+                running.python().kill()
+            process.wait(SECONDS)
 
 
 def test_the_service_answers_and_says_what_it_serves(service: Service, context: Path) -> None:
@@ -362,7 +363,7 @@ def test_the_service_is_nobody_and_can_write_to_its_volume_only(service: Service
     (root / "collected/written").write_text("")
 
 
-def test_sigterm_lets_the_service_finish_and_its_health_check_fail(service: Service) -> None:
+def test_sigterm_lets_the_service_finish_and_keep_what_it_has_predicted(service: Service) -> None:
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(keep_asking, service.url, threading.Event()) for _ in range(2)]
         time.sleep(2)
@@ -374,6 +375,10 @@ def test_sigterm_lets_the_service_finish_and_its_health_check_fail(service: Serv
     assert len(statuses) > 2
     assert set(statuses) == {200}
     assert service.health() == 1
+    kept = service.container.volumes["/collected"] / collection.FILE
+    assert kept.stat().st_uid == USER
+    with sqlite3.connect(kept) as database:
+        assert database.execute("SELECT count(*) FROM predictions").fetchone() == (len(statuses) * len(TEXTS),)
 
 
 def test_an_image_is_not_built_around_a_harmed_model(images: None, context: Path, tmp_path: Path) -> None:
