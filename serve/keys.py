@@ -2,7 +2,7 @@
 
     python -m serve.keys
 
-Prints a new key, for the client, and its hash, for TWEETS_API_KEYS.
+Prints a new key, for the client, and its hash, for TWEETS_API_KEYS or TWEETS_ADMIN_KEY.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def is_known(key: str, hashes: Iterable[str]) -> bool:
 
 def main() -> None:
     key = secrets.token_urlsafe(32)
-    print(f"key, for the client:        {key}\nhash, for TWEETS_API_KEYS:  {hashed(key)}")
+    print(f"key, for the client:   {key}\nhash, for the service: {hashed(key)}")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
 
 
-class Metrics:
-    """The service's counters, gauges and histograms, in a registry of their own."""
+class RequestMetrics:
+    """What is counted of any request, in a registry of its own."""
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
@@ -38,6 +38,17 @@ class Metrics:
         self.refused = Counter(
             "tweets_refused_requests_total", "Requests refused, by what they ran into", ["reason"], registry=registry
         )
+        self.dropped_logs = Counter(
+            "tweets_dropped_log_records_total", "Log records that nobody took in time", registry=registry
+        )
+
+
+class Metrics(RequestMetrics):
+    """The service's counters, gauges and histograms."""
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        super().__init__()
+        registry = self.registry
         Gauge("tweets_queue_texts", "Texts that wait for a batch", registry=registry).set_function(waiting)
         self.batch_size = Histogram(
             "tweets_batch_texts", "Texts in a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=registry
@@ -49,7 +60,29 @@ class Metrics:
             "tweets_predictions_total", "Texts labelled, by their label", ["label"], registry=registry
         )
         self.reloads = Counter("tweets_model_reloads_total", "Reloads of the model", ["outcome"], registry=registry)
-        self.dropped_logs = Counter(
-            "tweets_dropped_log_records_total", "Log records that nobody took in time", registry=registry
-        )
+        for outcome in ("done", "failed"):  # there from the start: Prometheus sees no increase in what begins at 1
+            self.reloads.labels(outcome)
         self.model = Info("tweets_model", "The model that is served", registry=registry)
+        self.model_time = Gauge(
+            "tweets_model_timestamp_seconds", "When the model's folder was written", registry=registry
+        )
+        self.collected_rows = Counter("tweets_collected_rows_total", "Predictions kept", registry=registry)
+        self.lost_rows = Counter(
+            "tweets_lost_rows_total", "Predictions that should have been kept or looked at", registry=registry
+        )
+        self.window_texts = Gauge(
+            "tweets_drift_window_texts", "The latest texts, in which drift is looked for", registry=registry
+        )
+        self.drift = Gauge(
+            "tweets_drift_statistic", "How far the window is from the reference", ["feature"], registry=registry
+        )
+        self.drift_threshold = Gauge(
+            "tweets_drift_threshold", "Above it, the statistic tells drift", ["feature"], registry=registry
+        )
+        self.labelled_texts = Gauge(
+            "tweets_labelled_texts", "Predictions of this model whose true label is known", registry=registry
+        )
+        self.accuracy, self.accuracy_low, self.accuracy_high = (
+            Gauge(f"tweets_live_accuracy{bound}", f"Of those predictions{what}", registry=registry)
+            for bound, what in (("", ""), ("_low", ": where its 95 % interval begins"), ("_high", ": where it ends"))
+        )

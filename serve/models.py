@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from serve.settings import Settings
-from tweets import exported, files
+from tweets import drift, exported, files, params
+from tweets.errors import UserError
 
 OUTPUT = "models/onnx"  # as dvc.lock names it
 
@@ -28,19 +28,28 @@ class Served:
     commit: str | None  # of the checkout that serves it
     lock: dict[str, Any]
     card: dict[str, Any]
+    reference: drift.Reference
+    written: float  # seconds since 1970, when the folder was
     batch_size: int
 
     @property
     def labels(self) -> list[str]:
         return self.model.settings.labels
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return the probabilities of the labels, (N, K)."""
-        return self.model.predict(texts, batch_size=self.batch_size)
+    @property
+    def dtype(self) -> np.dtype[np.void]:
+        return self.model.dtype
+
+    def predict(self, texts: Sequence[str]) -> exported.Outputs:
+        """Return what the model makes of the texts, (N,)."""
+        return self.model.outputs(texts, batch_size=self.batch_size)
 
 
 def load(settings: Settings) -> Served:
-    """Load the folder that the settings name. Raises UserError when it is not a whole, working exported model."""
+    """Load the folder that the settings name.
+
+    Raises UserError when it is not a whole, working exported model with a reference of its own.
+    """
     folder = settings.model.resolve()  # once: a link may be pointed elsewhere meanwhile
     model = exported.load(folder, threads=settings.threads)
     content = files.sha256(folder / exported.CHECKSUMS)
@@ -51,8 +60,21 @@ def load(settings: Settings) -> Served:
         commit=settings.commit or _commit(),
         lock=_lock(folder),
         card=files.read_json(folder / exported.CARD),
+        reference=_reference(folder),
+        written=(folder / exported.CHECKSUMS).stat().st_mtime,
         batch_size=settings.batch_size,
     )
+
+
+def _reference(folder: Path) -> drift.Reference:
+    path = folder / exported.REFERENCE
+    reference = params.build(drift.Reference, files.read_json(path), str(path))
+    model = files.sha256(folder / exported.MODEL)
+    if reference.model != model:
+        raise UserError(
+            f"{path}: a reference of the model {reference.model}; needs one of {model}, which lies beside it"
+        )
+    return reference
 
 
 def _commit() -> str | None:

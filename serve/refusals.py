@@ -1,6 +1,13 @@
 """A request that gets no answer: why, in one line of JSON."""
 
-from starlette.responses import JSONResponse
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serve.metrics import RequestMetrics
 
 
 class Refused(Exception):  # noqa: N818  not an error of the service
@@ -12,3 +19,31 @@ class Refused(Exception):  # noqa: N818  not an error of the service
 
     def response(self) -> JSONResponse:
         return JSONResponse({"error": str(self)}, self.status, self.headers)
+
+
+def answer_errors(app: FastAPI, metrics: RequestMetrics) -> None:
+    """Let the application answer each error with one line of JSON."""
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> JSONResponse:
+        metrics.refused.labels(error.reason).inc()
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"error": "; ".join(describe(detail) for detail in error.errors()[:5])}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"error": "an error in the service; its log has it under the request's id"}, 500)
+
+
+def describe(detail: Any) -> str:
+    """Return what is wrong, and where. What was sent is not repeated: it may be anything, the name of a part too."""
+    parts = (str(part)[:40] for part in detail["loc"])
+    where = ".".join(part if part.isidentifier() or part.isdecimal() else repr(part) for part in parts)
+    return f"{where}: {detail['msg'].removeprefix('Value error, ').removeprefix('Input ')}"

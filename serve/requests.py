@@ -6,14 +6,13 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.metrics import Metrics
+from serve.metrics import RequestMetrics
 from serve.refusals import Refused
-from serve.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -32,10 +31,19 @@ class _Answer:
     complete: bool = False
 
 
+class Limits(Protocol):
+    """The settings that bound a request."""
+
+    max_body_bytes: int
+    max_requests: int
+    receive_timeout: float
+    request_timeout: float
+
+
 class Requests:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Limits, metrics: RequestMetrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.draining = False
         self.under_way = 0

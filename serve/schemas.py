@@ -38,8 +38,8 @@ class InferWanted(Strict):
     parameters: dict[str, Any] = {}
 
 
-def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel]]:
-    """Return the bodies of /predict and of an inference request, within the limits of the settings."""
+def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel], type[BaseModel]]:
+    """Return the bodies of /predict, of /feedback and of an inference request, within the limits of the settings."""
     size = Field(min_length=1, max_length=settings.max_text_chars, json_schema_extra={"pattern": r"\S"})
     Text = Annotated[str, size, AfterValidator(_not_blank)]
     Texts = Annotated[list[Text], Field(min_length=1, max_length=settings.max_texts)]
@@ -52,6 +52,14 @@ def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel]]:
         model_config = ConfigDict(
             json_schema_extra={"examples": [{"text": "What a day!"}, {"text": ["What a day!", "Worst flight ever"]}]}
         )
+
+    class FeedbackRequest(Strict):
+        """The true labels of what a request asked, in the order of its texts; null for one that is not known."""
+
+        request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]  # as X-Request-ID told it
+        labels: Annotated[
+            list[Annotated[str, Field(max_length=200)] | None], Field(min_length=1, max_length=settings.max_texts)
+        ]
 
     class InferInput(Strict):
         """The tweets, as a tensor of N strings."""
@@ -70,7 +78,7 @@ def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel]]:
         outputs: Annotated[list[InferWanted], Field(max_length=2)] = []
         parameters: dict[str, Any] = {}
 
-    return PredictRequest, InferRequest
+    return PredictRequest, FeedbackRequest, InferRequest
 
 
 class Prediction(BaseModel):

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import limits
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -16,6 +16,11 @@ DRAIN = 10.0  # seconds, the most that a platform waits after SIGTERM
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # the SHA-256 of a key
+# Of an address, as a browser sends it: no path. Nothing that means something in a header or in HTML.
+Origin = Annotated[str, Field(pattern=r"^(https?://[a-z0-9.:\[\]-]+)?$")]
+S = TypeVar("S", bound=BaseSettings)
+SECRET = ("api_keys", "admin_key")  # whoever sets a key in place of its hash must not find it in a log
 
 
 def _hashes(value: Any) -> Any:
@@ -60,10 +65,17 @@ class Settings(BaseSettings):
     drain_delay: Annotated[float, Field(ge=0)] = 1  # after SIGTERM: not ready, and still answering
     drain_timeout: Seconds = 7  # then: for what was begun
 
-    api_keys: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], NoDecode, BeforeValidator(_hashes)] = []
+    api_keys: Annotated[list[Hash], NoDecode, BeforeValidator(_hashes)] = []
     rate_limit: Annotated[str, AfterValidator(_limits)] = ""  # of texts, for each key or address: `600/minute;5/second`
+    experiments_url: Origin = ""  # where `python -m runner` answers; the page shows its experiments
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_text: bool = False  # write the tweets themselves to the log
+
+    drift: bool = True  # compare what comes in with the model's reference
+    collect: Path | None = None  # a folder: keep what is predicted there, in SQLite; several services may share it
+    collect_text: bool = False  # the tweets themselves, too
+    collect_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20  # the oldest go when the file is larger
+    collect_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30  # or when they are older
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -75,14 +87,19 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
+    """Return the service's settings, as `read` does."""
+    return read(Settings)
+
+
+def read(kind: type[S]) -> S:
     """Return the settings of the environment.
 
     Raises UserError that names each variable that is unknown or has a value that cannot be.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in kind.model_fields}
     found = [f"{name}: unknown; known are {', '.join(sorted(known))}" for name in _unknown(known)]
     try:
-        settings = Settings()
+        settings = kind()
     except ValidationError as error:
         found += [_describe(detail) for detail in error.errors()]
     if found:
@@ -98,7 +115,8 @@ def _describe(detail: Any) -> str:
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if not detail["loc"]:
         return f"{PREFIX}*: {message}"
-    name = PREFIX + str(detail["loc"][0]).upper()
-    if name == PREFIX + "API_KEYS":  # whoever sets a key in place of its hash must not find it in a log
-        return f"{name}: {message}: each must be the SHA-256 of a key, as `python -m serve.keys` prints it"
+    field = str(detail["loc"][0])
+    name = PREFIX + field.upper()
+    if field in SECRET:
+        return f"{name}: {message}: needs the SHA-256 of a key, as `python -m serve.keys` prints it"
     return f"{name} = {detail['input']!r}: {message}"

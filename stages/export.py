@@ -11,6 +11,7 @@ word. The head stays in float32, and with it the temperature that calibrates it:
 costs nothing. See what it gains in `python -m benchmarks.predict`.
 """
 
+import dataclasses
 import logging
 import math
 import shutil
@@ -25,11 +26,12 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 from transformers import PreTrainedModel
 
-from tweets import environment, errors, exported, files, metrics, model, orphan, params, tables
+from tweets import drift, environment, errors, exported, files, metrics, model, orphan, params, tables
 from tweets.errors import UserError, one_line
-from tweets.split import TEST
+from tweets.split import TEST, TRAIN, VALID
 
 Floats = npt.NDArray[np.float64]
 Share = Annotated[params.Number, Field(ge=0, le=1)]
@@ -50,18 +52,28 @@ class Export:
     min_rows: Count  # with fewer test rows a difference only warns
     batch_size: Count
     threads: Count
+    seed: params.Seed
+    axes_rows: Annotated[int, Field(ge=2)]  # training rows, at most, that give the axes of embeddings
+    window: Annotated[int, Field(ge=2)]  # texts that are looked at together for drift
+    false_alarms: Share  # of windows without drift
 
 
-class Logits(torch.nn.Module):
-    """The classifier as ONNX takes it: two arrays (batch, tokens) in, one (batch, K) out."""
+class Graph(torch.nn.Module):
+    """The classifier as ONNX takes it: two arrays (batch, tokens) in; logits, (batch, K), and embeddings out.
+
+    An embedding, (batch, D), is the mean of a text's vectors halfway through the layers: what the head reads hardly
+    depends on the order of words, what the first layer gives not at all, and drift may be there.
+    """
 
     def __init__(self, classifier: PreTrainedModel) -> None:
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.classifier(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        vectors = found.hidden_states[len(found.hidden_states) // 2]  # (batch, tokens, D)
+        mask = attention_mask[:, :, None].to(vectors.dtype)
+        return found.logits, (vectors * mask).sum(1) / mask.sum(1)
 
 
 def to_onnx(classifier: PreTrainedModel) -> onnx.ModelProto:
@@ -77,10 +89,10 @@ def to_onnx(classifier: PreTrainedModel) -> onnx.ModelProto:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch's exporter about its own parts
             program = torch.onnx.export(
-                Logits(classifier).eval(),
+                Graph(classifier).eval(),
                 (ids, mask),
                 input_names=["input_ids", "attention_mask"],
-                output_names=["logits"],
+                output_names=["logits", exported.EMBEDDING],
                 dynamic_shapes={"input_ids": free, "attention_mask": free},
                 dynamo=True,
                 verbose=False,
@@ -154,6 +166,7 @@ def write(folder: Path, classifier: model.Classifier) -> dict[str, int]:
         "labels": classifier.labels,
         "max_length": classifier.max_length,
         "pad": classifier.tokenizer.pad_token_id,
+        "unknown": classifier.tokenizer.unk_token_id,
         "group": group,
         "cleaning": files.read_json(SOURCE / model.CLEANING),
     }
@@ -180,6 +193,27 @@ def compare(truth: npt.NDArray[np.int64], torch_p: Floats, int8_p: Floats) -> di
     agreement = float(np.mean(torch_p.argmax(1) == int8_p.argmax(1)))
     scores = {"pytorch": metrics.headline(truth, torch_p), "int8": metrics.headline(truth, int8_p)}
     return {**scores, "agreement": agreement}
+
+
+def reference(int8: exported.Exported, sha256: str, settings: Export) -> drift.Reference:
+    """Return what drift is measured against, from training and validation rows."""
+    training, validation = (
+        tables.read_parquet(Path(f"data/prepared/{split}.parquet"))["raw"] for split in (TRAIN, VALID)
+    )
+    training = training.sample(min(settings.axes_rows, len(training)), random_state=settings.seed)
+    seen = [
+        drift.describe(texts, int8.outputs(texts, batch_size=settings.batch_size, progress=True))
+        for texts in (training.tolist(), validation.tolist())
+    ]
+    with threadpool_limits(settings.threads):  # as in `model.threads`
+        return drift.reference(
+            *seen,
+            model=sha256,
+            classes=len(int8.settings.labels),
+            window=settings.window,
+            false_alarms=settings.false_alarms,
+            seed=settings.seed,
+        )
 
 
 def check(found: dict[str, Any], rows: int, settings: Export) -> None:
@@ -215,6 +249,8 @@ def main() -> None:
         check(found, len(rows), settings)
         report = {**found, "bytes": sizes}
         exported.remember(folder, int8, EXAMPLES)
+        made = reference(int8, files.sha256(folder / exported.MODEL), settings)
+        files.write_json(folder / exported.REFERENCE, dataclasses.asdict(made))
         files.write_json(folder / exported.CARD, card(report))
         exported.seal(folder)
     files.write_json(Path("metrics/export.json"), report)

@@ -31,6 +31,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUCKET = "tweets-dvc"
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+# Chromium asks Google's hosts for this and that, where one lets it.
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 LABELS = ["negative", "neutral", "positive"]
 SIGNAL = {
     "negative": ["terrible", "awful", "hate", "worst", "broken", "angry"],
@@ -355,3 +357,20 @@ def linked_environment(folder: Path) -> None:
             (folder / ".venv" / path.name).symlink_to(path)
     for stamp in ("requirements", "requirements-dev"):
         (folder / ".venv" / stamp).touch()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    from playwright.sync_api import Error, sync_playwright
+
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(
+                executable_path=installed, args=[*QUIET, "--no-sandbox", "--disable-gpu"]
+            )
+        except Error as error:
+            pytest.fail(f"no Chromium: `playwright install chromium`, or Debian's package chromium: {error.message}")
+        yield started
+        started.close()

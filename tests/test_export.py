@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from transformers import BertConfig, PreTrainedModel
 
 from stages import export
-from tweets import encode, exported, files, model
+from tweets import drift, encode, exported, files, model
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("export")  # they share an export
@@ -103,6 +103,35 @@ def test_a_batch_does_not_change_what_a_text_gets(here: Path) -> None:
         assert np.abs(loaded.predict(texts, batch_size=batch_size) - alone).max() < 0.005
 
 
+def test_an_embedding_is_the_mean_of_a_texts_vectors_halfway(here: Path) -> None:
+    import torch
+
+    texts = ["a great day", "awful", "the meeting is on tuesday in the long room"]
+    found = exported.load(ONNX, threads=1).outputs(texts)
+    whole = model.load(export.SOURCE, "cpu", "fp32")
+    for text, row in zip(texts, found, strict=True):
+        tokens = whole.tokenizer(text, return_tensors="pt")
+        with torch.inference_mode():
+            vectors = whole.model(**tokens, output_hidden_states=True).hidden_states
+        assert len(vectors) == 3  # the tokens', and those of two layers
+        np.testing.assert_allclose(row["embedding"], vectors[1][0].mean(0), atol=0.05)
+        assert (row["tokens"], row["unknown"]) == (tokens["input_ids"].shape[1], 0)
+    assert np.ptp(found["embedding"], axis=0).max() > 0.5
+    assert exported.load(ONNX, threads=1).outputs(["𓀀 day"])["unknown"].tolist() == [1]
+
+
+def test_the_reference_is_of_this_model_and_of_validation(here: Path) -> None:
+    made = json.loads((ONNX / exported.REFERENCE).read_text())
+    rows = pd.read_parquet("data/prepared/valid.parquet")["raw"].tolist()
+    loaded = exported.load(ONNX, threads=1)
+    seen = drift.describe(rows, loaded.outputs(rows))
+    assert made["model"] == files.sha256(ONNX / exported.MODEL)
+    assert made["window"] == len(rows) // 2
+    assert made["sample"]["labels"] == pytest.approx(np.bincount(seen.labels, minlength=3) / len(rows), abs=1e-5)
+    assert made["sample"]["length"][:: drift.QUANTILES - 1] == [seen.length.min(), seen.length.max()]
+    assert set(made["thresholds"]) == set(drift.STATISTICS)
+
+
 def test_the_metrics_are_those_of_the_test_split(here: Path) -> None:
     report, rows = json.loads(Path("metrics/export.json").read_text()), rows_of_test()
     truth = rows["label"].map(LABELS.index).to_numpy()
@@ -180,7 +209,17 @@ def found(before: float, after: float, agreement: float) -> dict[str, Any]:
     return {"pytorch": {"macro_f1": before}, "int8": {"macro_f1": after}, "agreement": agreement}
 
 
-SETTINGS = export.Export(macro_f1_tolerance=0.005, min_agreement=0.985, min_rows=500, batch_size=32, threads=1)
+SETTINGS = export.Export(
+    macro_f1_tolerance=0.005,
+    min_agreement=0.985,
+    min_rows=500,
+    batch_size=32,
+    threads=1,
+    seed=0,
+    axes_rows=100,
+    window=50,
+    false_alarms=0.005,
+)
 
 
 @pytest.mark.parametrize("worse", [found(0.8, 0.794, 0.99), found(0.8, 0.8, 0.984), found(0.8, 0.806, 0.99)])

@@ -20,7 +20,7 @@ from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from tools import search, search_report, search_space, search_trial
+from tools import isolated, search, search_report, search_space
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("search")  # they share a search
@@ -262,12 +262,12 @@ def test_a_trial_that_outlived_its_search_is_ended_and_no_other_process(tmp_path
     try:
         wait_for(lambda: all(psutil.Process(one.pid).children() for one in (trial, stage, *others)), 20)
         left = [psutil.Process(trial.pid), psutil.Process(stage.pid), *psutil.Process(trial.pid).children()]
-        search_trial.end_leftovers(tmp_path)
+        isolated.end_leftovers(tmp_path)
         assert not any(process.is_running() for process in left)
         assert [one.poll() for one in others] == [None, None]
     finally:
         for one in (trial, stage, *others):
-            for process in search_trial.family(one):
+            for process in isolated.family(one):
                 process.kill()
             one.kill()
             one.wait()
@@ -489,12 +489,12 @@ def test_warmup_evaluations_are_those_at_which_no_trial_is_stopped(ready: Path) 
     ],
 )
 def test_the_error_of_a_trial_is_the_stages_own_line(log: str, line: str) -> None:
-    assert search_trial.error_in(log) == line
+    assert isolated.error_in(log) == line
 
 
 def test_a_half_written_line_of_the_curve_waits_for_its_end(tmp_path: Path) -> None:
-    assert search_trial.curve(tmp_path) == []
-    path = tmp_path / search_trial.CURVE
+    assert isolated.curve(tmp_path) == []
+    path = tmp_path / isolated.CURVE
     path.parent.mkdir(parents=True)
     for text, points in {
         "step\tma": [],
@@ -502,7 +502,7 @@ def test_a_half_written_line_of_the_curve_waits_for_its_end(tmp_path: Path) -> N
         "h\n10\t0.5\n20\t0.6\n": [0.5, 0.6],
     }.items():
         path.write_text(text)
-        assert search_trial.curve(tmp_path) == points
+        assert isolated.curve(tmp_path) == points
 
 
 @pytest.mark.parametrize("value", ["it's", "a b,c", "[x]", "back\\slash", 1e-9, 3, True, None, "null"])
@@ -510,7 +510,7 @@ def test_dvc_reads_each_value_as_it_was(tmp_path: Path, value: Any) -> None:
     from dvc.utils.hydra import apply_overrides
 
     (tmp_path / "params.yaml").write_text("a:\n  b: 0\n")
-    apply_overrides(tmp_path / "params.yaml", [f"a.b={search_trial.override(value)}"])
+    apply_overrides(tmp_path / "params.yaml", [f"a.b={isolated.override(value)}"])
     found = yaml.safe_load((tmp_path / "params.yaml").read_text())["a"]["b"]
     assert (float(found) if isinstance(value, float) else found) == value
 
@@ -523,16 +523,16 @@ def test_local_paths_are_linked_and_none_may_lead_out(tmp_path: Path) -> None:
     (clone / "data").mkdir(parents=True)
     (clone / "data/README.md").write_text("of Git")
     (clone / "data/in_dvc.dvc").touch()
-    local = search_trial.local_paths(root, ["data", "encoder/weights", "gs://bucket/x", "token", "/tmp", "", None, 3])
+    local = isolated.local_paths(root, ["data", "encoder/weights", "gs://bucket/x", "token", "/tmp", "", None, 3])
     assert local == ("data", "encoder/weights")
-    search_trial.link_local(search_trial.Place(root, root / "study", "", "", local))
+    isolated.link_local(isolated.Place(root, root / "study", "", "", local))
     assert (clone / "data/README.md").read_text() == "of Git"
     assert (clone / "data/mine.csv").read_text() == "data/mine.csv"
     assert (clone / "encoder/weights").read_text() == "encoder/weights"
     assert not (clone / "data/in_dvc").exists()
     (tmp_path / "outside.csv").touch()
     with pytest.raises(UserError, match=r"params\.yaml: \.\./outside\.csv: leads elsewhere from the clone"):
-        search_trial.local_paths(root, ["../outside.csv"])
+        isolated.local_paths(root, ["../outside.csv"])
 
 
 def test_the_best_come_first_then_the_stopped_then_the_failed() -> None:

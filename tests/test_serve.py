@@ -377,7 +377,7 @@ def test_a_broken_model_is_an_error_of_the_service(folder: Path, caplog: pytest.
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of order")
 
-    object.__setattr__(made.state.service.served.model, "predict", broken)
+    object.__setattr__(made.state.service.served.model, "outputs", broken)
     with TestClient(requests, raise_server_exceptions=False) as service:
         answer = service.post("/predict", json={"text": TEXTS})
         assert answer.status_code == 500

@@ -3,22 +3,19 @@
 import csv
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import LABELS
-from playwright.sync_api import Browser, Error, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect
 from serving import Running, predict, serving
 
 from serve import keys
 
 pytestmark = pytest.mark.xdist_group("serve_page")  # they share a browser and a service
 
-# Chromium asks Google's hosts for this and that, where one lets it.
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 ROWS = [
     ("id", "Text", "note"),
     ("1", 'great, "wonderful" day', "=1+1"),
@@ -34,20 +31,6 @@ ROWS = [
 def service(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(reproduced / "models/onnx", tmp_path_factory.mktemp("service")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(
-                executable_path=installed, args=[*QUIET, "--no-sandbox", "--disable-gpu"]
-            )
-        except Error as error:
-            pytest.fail(f"no Chromium: `playwright install chromium`, or Debian's package chromium: {error.message}")
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -248,6 +231,11 @@ def test_it_works_by_keyboard_alone(page: Page) -> None:
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
     assert {"file", "API", "metrics"} <= reached
+
+
+def test_experiments_are_not_shown_where_no_address_is_set(page: Page) -> None:
+    expect(page.locator("#card table").first).to_be_visible()
+    expect(page.locator("#experiments-part")).to_be_hidden()
 
 
 def test_every_control_has_a_name(page: Page) -> None:

@@ -43,6 +43,8 @@ def test_a_job_asks_for_no_more_than_it_needs(file: str, job: str) -> None:
         "pipeline": {"contents", "id-token", "pull-requests", "statuses"},
         "data": {"contents", "id-token", "pull-requests"},
         "model": {"id-token"},
+        "deploy": {"id-token"},
+        "rollback": {"id-token"},
     }.get(job, set())
     assert 0 < int(found["timeout-minutes"]) <= 120
     assert WORKFLOWS[file]["concurrency"]
@@ -73,6 +75,13 @@ def test_each_step_is_a_target_of_the_makefile_and_the_token_is_given_only_where
     assert "GITHUB_TOKEN" not in WORKFLOWS[file]["jobs"][job].get("env", {})
 
 
+def test_what_deploys_runs_in_the_environment_that_google_cloud_asks_for() -> None:
+    deployers = [(file, job) for file, job in JOBS if "GCP_DEPLOY" in str(WORKFLOWS[file]["jobs"][job]["steps"])]
+    assert deployers == [("deploy", "deploy"), ("deploy", "rollback")]
+    for file, job in deployers:
+        assert WORKFLOWS[file]["jobs"][job]["environment"] == "production"
+
+
 def test_no_workflow_runs_a_forks_code_with_credentials_or_reads_a_secret() -> None:
     for path in FILES:
         text = path.read_text()
@@ -84,7 +93,9 @@ def test_no_workflow_runs_a_forks_code_with_credentials_or_reads_a_secret() -> N
 def test_the_image_is_built_for_all_that_goes_into_it() -> None:
     found = WORKFLOWS["image"]["on"]
     assert found["push"]["paths"] == found["pull_request"]["paths"]
-    copied = re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )  # not what one stage takes from another
     for name in " ".join(copied).split():
         matching = {name, f"{name.rstrip('/')}/**"} | {f"{parent}/**" for parent in Path(name).parents}
         assert matching & set(found["push"]["paths"]), name
@@ -475,9 +486,14 @@ def test_a_tag_of_an_unknown_model_ends_in_one_line(world: World, first: Runner)
     assert "ci: others@v1.0.0: dvc.yaml has no artifact others; it has tweets\n" in last.stderr
 
 
-def test_the_image_is_built_by_docker(world: World, tmp_path: Path) -> None:
+def test_both_images_are_built_by_docker(world: World, tmp_path: Path) -> None:
     (tmp_path / "docker").write_text('#!/bin/sh\necho "docker $*"\n')
     (tmp_path / "docker").chmod(0o755)
-    [step] = [step for step in steps_of("image", "image") if "run" in step]
-    result = run(ROOT, *step["run"].split(), PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}")
-    assert result.stdout.splitlines()[-1] == "docker build --tag tweets ."
+    steps = [step["run"] for step in steps_of("image", "image") if "run" in step]
+    assert steps == ["make image-pipeline", "make repro", "make image-serve"]
+    head = run(ROOT, "git", "rev-parse", "HEAD").stdout.strip()
+    for step, target in ((steps[0], "pipeline"), (steps[2], "serve")):
+        result = run(ROOT, *step.split(), PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}")
+        called = result.stdout.splitlines()[-1].replace(f"{head}-dirty", head)
+        wanted = f"docker build --target {target} --tag tweets-{target} --build-arg TWEETS_COMMIT={head} ."
+        assert called == wanted

@@ -1,6 +1,7 @@
 """What dvc.yaml has to declare for a stage, derived from the stage's code: modules, params, data."""
 
 import ast
+import copy
 import dataclasses
 import importlib
 import typing
@@ -43,7 +44,12 @@ def file_of(module: str, root: Path) -> Path | None:
 
 def code(stage: str, root: Path) -> set[str]:
     """Return the files, relative to the root, of a stage and all that it reaches, packages' __init__ included."""
-    todo, seen = [f"stages.{stage}"], set()
+    return reached(f"stages.{stage}", root)
+
+
+def reached(module: str, root: Path) -> set[str]:
+    """Return the same for a module."""
+    todo, seen = [module], set()
     while todo:
         name = todo.pop()
         file = file_of(name, root)
@@ -72,14 +78,29 @@ def section(stage: str) -> Any:
 
 def params(stage: str) -> set[str]:
     """Return the keys of params.yaml that a stage reads: those of the section that its module declares, if it does."""
+    return {key for key, _ in kinds(stage)}
+
+
+def kinds(stage: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the type of each param of a stage."""
     found = section(stage)
-    return set(_keys(found, stage)) if found else set()
+    return _kinds(found, stage) if found else iter(())
 
 
-def _keys(cls: Any, prefix: str) -> Iterator[str]:
+def _kinds(cls: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, kind in typing.get_type_hints(cls).items():
         key = f"{prefix}.{name}"
-        yield from _keys(kind, key) if dataclasses.is_dataclass(kind) else [key]
+        yield from _kinds(kind, key) if dataclasses.is_dataclass(kind) else [(key, kind)]
+
+
+def replaced(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return the content of params.yaml with another value at a dotted key. Raises KeyError where there is none."""
+    changed = inner = copy.deepcopy(content)
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return changed
 
 
 def data(stage: str, root: Path) -> set[str]:

@@ -17,9 +17,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from tools import search_report, search_space, search_trial
+from tools import isolated, search_report, search_space, search_trial
+from tools.isolated import Place, git
 from tools.search_space import Settings
-from tools.search_trial import Place, git
 from tweets import errors
 from tweets.errors import UserError
 
@@ -80,7 +80,7 @@ def check_ready(study: optuna.Study, settings: Settings, path: Path, space: Spac
         )
     mine = {name_of(study, trial.number) for trial in study.trials}
     prefix = f"{settings.study}-"
-    for name in search_trial.experiments(place.root):
+    for name in isolated.experiments(place.root):
         if name.startswith(prefix) and name.removeprefix(prefix).isdigit() and name not in mine:
             raise UserError(
                 f"experiment {name} exists and is none of this study: name another study in {path},"
@@ -92,7 +92,7 @@ def check_ready(study: optuna.Study, settings: Settings, path: Path, space: Spac
 
 def recover(study: optuna.Study, root: Path) -> None:
     """Put right what a killed search left: complete the trial whose experiment is there, run the others again."""
-    made = search_trial.experiments(root)
+    made = isolated.experiments(root)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if ref := made.get(name_of(study, trial.number)):
             study.tell(trial.number, search_trial.result(root, ref)[0])
@@ -125,7 +125,7 @@ def run_trial(study: optuna.Study, settings: Settings, space: Space, place: Plac
             if ended.error:
                 trial.set_user_attr(ERROR, ended.error)
             return study.tell(trial, state=TrialState.FAIL if ended.error else TrialState.PRUNED)
-        score, curve = search_trial.result(place.root, search_trial.experiments(place.root)[name])
+        score, curve = search_trial.result(place.root, isolated.experiments(place.root)[name])
         for evaluation, value in enumerate(curve, 1):  # those after the last look, or all of a training not run anew
             if evaluation not in study.trials[trial.number].intermediate_values:
                 trial.report(value, evaluation)
@@ -161,7 +161,7 @@ def report(study: optuna.Study, place: Place) -> str:
     trials = finished(study)
     page = place.folder / "index.html"
     search_report.write_page(page, study, trials)
-    made = search_trial.experiments(place.root)
+    made = isolated.experiments(place.root)
     complete = [trial for trial in search_report.ranked(trials) if trial.state == TrialState.COMPLETE]
     best = next((name for trial in complete if (name := name_of(study, trial.number)) in made), None)
     last = f"apply with: dvc exp apply {best} && dvc repro" if best else "no experiment to apply"
@@ -195,8 +195,8 @@ def make_place(folder: Path, space: Space) -> Place:
     now = search_space.current()
     choices = [value for distribution in space.values() for value in search_space.extremes(distribution)]
     commit = git(root, "rev-parse", "HEAD").strip()
-    local = search_trial.local_paths(root, [now["fetch.path"], now["featurize.encoder"], *choices])
-    return Place(root, folder, commit, search_trial.dvc(root, "cache", "dir").strip(), local)
+    local = isolated.local_paths(root, [now["fetch.path"], now["featurize.encoder"], *choices])
+    return Place(root, folder, commit, isolated.dvc(root, "cache", "dir").strip(), local)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Read search.yaml: which params a search tries, how many trials, and when a trial is hopeless."""
 
-import copy
 import difflib
 import json
 import re
@@ -131,15 +130,11 @@ def check_values(path: Path, space: dict[str, BaseDistribution]) -> None:
     """Raise UserError for the first choice, or end of a range, that the stage would refuse. Imports the stages."""
     content = params.read(Path("params.yaml"))
     for key, distribution in space.items():
-        name, *parents, last = key.split(".")
+        name = key.split(".")[0]
         cls = declared.section(name)
         params.load(name, cls)  # a fault of params.yaml itself is reported as such
         for value in extremes(distribution):
-            values = inner = copy.deepcopy(content[name])
-            for parent in parents:
-                inner = inner[parent]
-            inner[last] = value
-            params.build(cls, values, f"{path}: {name}")
+            params.build(cls, declared.replaced(content, key, value)[name], f"{path}: {name}")
 
 
 def extremes(distribution: Any) -> tuple[Any, ...]:

@@ -27,7 +27,9 @@ SETTINGS = "settings.json"
 TOKENIZER = "tokenizer.json"
 CARD = "card.json"
 EXAMPLES = "examples.json"
+REFERENCE = "reference.json"
 CHECKSUMS = "checksums.json"
+EMBEDDING = "text_embedding"  # the output; the graph has a node that is called embedding
 SINGLE = (32, 48)  # tokens: the widths of the graphs for one text; few tweets have more
 STEP = 8  # tokens: the widths of batches are multiples of it, so that few shapes come up
 KERNELS = 1_000  # that OpenVINO keeps, a dozen for each shape, for when it comes again; by itself it keeps 5,000
@@ -35,6 +37,7 @@ TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwi
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Outputs = npt.NDArray[np.void]
 
 
 @params.section
@@ -44,6 +47,7 @@ class Settings:
     labels: list[str]
     max_length: int  # tokens; the rest of a tweet is cut
     pad: int  # the token that fills a batch
+    unknown: int  # the token of what the tokenizer does not know
     group: int  # values of a token that are quantised with one scale
     cleaning: Cleaning
 
@@ -56,29 +60,41 @@ class Exported:
     single: dict[int, openvino.InferRequest]  # for one text, by width, from the smallest
     tokenizer: Tokenizer
     settings: Settings
+    dtype: np.dtype[np.void]  # of a text's outputs
 
     def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Floats:
-        """Return the probabilities of the labels for raw tweets, (N, K). Rows of like length share a batch."""
+        """Return the probabilities of the labels for raw tweets, (N, K)."""
+        probabilities: Floats = self.outputs(texts, batch_size=batch_size, progress=progress)["probabilities"]
+        return probabilities
+
+    def outputs(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Outputs:
+        """Return what the model makes of raw tweets, (N,). Rows of like length share a batch.
+
+        Of each text: `probabilities`, (K,); `embedding`, (D,); `tokens` and, of them, `unknown`: how many.
+        """
         encoded = self.tokenizer.encode_batch_fast(clean(texts, self.settings.cleaning))
         tokens = [np.array(row.ids, np.int64) for row in encoded]
         order = sorted(range(len(tokens)), key=lambda number: -len(tokens[number]))
-        result = np.empty((len(tokens), len(self.settings.labels)))
+        result: Outputs = np.empty(len(tokens), self.dtype)
+        result["tokens"] = [len(row) for row in tokens]
+        result["unknown"] = [(row == self.settings.unknown).sum() for row in tokens]
         for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
             rows = order[start : start + batch_size]
-            logits = self._infer([tokens[number] for number in rows])
-            result[rows] = softmax(logits.astype(np.float64))
+            logits, embeddings = self._infer([tokens[number] for number in rows])
+            result["probabilities"][rows] = softmax(logits.astype(np.float64))
+            result["embedding"][rows] = embeddings
         return result
 
-    def _infer(self, rows: Sequence[Ints]) -> npt.NDArray[np.float32]:
-        """Return the logits, (B, K), of B rows of tokens, the longest of which comes first."""
+    def _infer(self, rows: Sequence[Ints]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the logits, (B, K), and embeddings, (B, D), of B rows of tokens, the longest of which comes first."""
         longest, settings = len(rows[0]), self.settings
         width = next((width for width in self.single if width >= longest), None)
         if len(rows) == 1 and width:
             request = self.single[width]
         else:
             request, width = self.request, min(-(-longest // STEP) * STEP, settings.max_length)
-        logits: npt.NDArray[np.float32] = request.infer(padded(rows, width, settings.pad))[0]
-        return logits
+        found = request.infer(padded(rows, width, settings.pad))
+        return found[0], found[1]
 
 
 def padded(rows: Sequence[Ints], width: int, pad: int) -> dict[str, Ints]:
@@ -130,7 +146,7 @@ def load(folder: Path, *, threads: int) -> Exported:
 def _checksums(path: Path) -> dict[str, str]:
     """Return the checksum of each file. Raises UserError when they do not cover the files of a model."""
     content = files.read_json(path)
-    needed = {MODEL, SETTINGS, TOKENIZER, CARD, EXAMPLES}
+    needed = {MODEL, SETTINGS, TOKENIZER, CARD, EXAMPLES, REFERENCE}
     if not isinstance(content, dict) or content.keys() != needed:
         raise UserError(f"{path}: not the checksums that export writes; it needs those of {', '.join(sorted(needed))}")
     return content
@@ -155,10 +171,13 @@ def read(folder: Path, *, threads: int) -> Exported:
     try:
         model = core.read_model(folder / MODEL)
         request = core.compile_model(model, "CPU", config).create_infer_request()
+        size = model.output(EMBEDDING).partial_shape[1].get_length()
         single = {}
         for width in sorted({min(width, settings.max_length) for width in SINGLE}):
             model.reshape({"input_ids": [1, width], "attention_mask": [1, width]})
             single[width] = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
-    return Exported(request=request, single=single, tokenizer=tokenizer, settings=settings)
+    fields = [("probabilities", np.float64, len(settings.labels)), ("embedding", np.float32, size)]
+    dtype = np.dtype([*fields, ("tokens", np.int32), ("unknown", np.int32)])
+    return Exported(request=request, single=single, tokenizer=tokenizer, settings=settings, dtype=dtype)

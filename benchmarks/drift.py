@@ -1,0 +1,117 @@
+"""Is drift told where it is, and only there? Windows of texts against the reference of the exported model.
+
+    python -m benchmarks.drift [--covid19 FOLDER]
+
+Draws windows of held-out tweets, as they are and changed, and of other sources, and prints for each source in how many
+of them something alarms, and what. --covid19 names the folder of the two files from Kaggle. Writes
+benchmarks/results/drift.json.
+"""
+
+import argparse
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import datasets
+from benchmarks.machine import machine
+from serve import models
+from serve.settings import Settings
+from tools.perturbations import move_words
+from tweets import drift, errors, files, tables
+from tweets.errors import UserError
+from tweets.split import TEST
+
+RESULT = Path("benchmarks/results/drift.json")
+HELD_OUT, SHIFTED = 200, 50  # windows
+ROWS = 3_000  # of a shifted source, at most
+MIX = 0.5  # of a window, where the mix of labels is another: the share of what is the rarest label elsewhere
+SEED = 0
+
+Source = dict[str, Any]
+
+
+def sources(held_out: list[str], covid19: Path | None) -> dict[str, list[str]]:
+    """Return the texts of each shifted source but the mix of labels, ROWS at most."""
+    rng = random.Random(SEED)  # noqa: S311
+    some = rng.sample(held_out, min(ROWS, len(held_out)))
+    found = {
+        "their words shuffled": [move_words(1.0)(text, rng) for text in some],
+        "in upper case": [text.upper() for text in some],
+        "comments in Indonesian": rng.sample(datasets.indonesian(), ROWS),
+    }
+    if covid19:
+        texts = datasets.covid19(covid19, labels=3)["text"].tolist()
+        found["tweets on COVID-19"] = rng.sample(texts, min(ROWS, len(texts)))
+    return found
+
+
+def measure(served: models.Served, draw: Callable[[], drift.Texts], windows: int) -> Source:
+    """Return in how many windows something alarms, and each statistic alone."""
+    comparison = drift.Comparison(served.reference.axes, served.reference.sample)
+    alarmed = [
+        drift.alarms(comparison.statistics(draw()), served.reference.thresholds)
+        for _ in tqdm(range(windows), desc="windows", leave=False, disable=None)
+    ]
+    each = {name: sum(name in found for found in alarmed) for name in drift.STATISTICS}
+    return {"windows": windows, "alarms": sum(map(bool, alarmed)), "statistics": each}
+
+
+def of_another_mix(texts: drift.Texts, truth: drift.Ints, size: int, rng: np.random.Generator) -> drift.Texts:
+    """Return a window of texts in which the rarest of their true labels, (N,), makes up MIX."""
+    rare = np.bincount(truth).argmin()
+    one, others = np.flatnonzero(truth == rare), np.flatnonzero(truth != rare)
+    number = min(round(MIX * size), len(one))
+    rows = [rng.choice(one, number, replace=False), rng.choice(others, size - number, replace=False)]
+    return texts.take(np.concatenate(rows))
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the report as a Markdown table: of each source the share of the windows that alarm, and on what."""
+    lines = ["| windows of | windows | with an alarm | on what, in how many of them |", "|---|---|---|---|"]
+    for name, found in report["sources"].items():
+        each = sorted(found["statistics"].items(), key=lambda item: -item[1])
+        told = ", ".join(f"{statistic} {count / found['windows']:.0%}" for statistic, count in each if count)
+        lines.append(f"| {name} | {found['windows']} | {found['alarms'] / found['windows']:.1%} | {told} |")
+    return "\n".join(lines)
+
+
+def run(covid19: Path | None) -> dict[str, Any]:
+    """Return the report: of each source, in how many windows what alarms."""
+    served = models.load(Settings())
+    size, rng = served.reference.window, np.random.default_rng(SEED)
+    rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
+    if len(rows) < size:
+        raise UserError(f"data/prepared/{TEST}.parquet: {len(rows)} rows; a window has {size}")
+    texts, truth = rows["raw"].tolist(), rows["label"].map(served.labels.index).to_numpy(np.int64)
+
+    def described(name: str, texts: list[str]) -> drift.Texts:
+        parts = [texts[start : start + 256] for start in range(0, len(texts), 256)]
+        seen = [drift.describe(part, served.predict(part)) for part in tqdm(parts, desc=name, disable=None)]
+        return drift.concatenate(seen)
+
+    def window_of(seen: drift.Texts) -> Callable[[], drift.Texts]:
+        return lambda: seen.take(rng.choice(len(seen), size, replace=False))
+
+    held_out = described("held-out tweets", texts)
+    found = {"held-out tweets": measure(served, window_of(held_out), HELD_OUT)}
+    for name, shifted in sources(texts, covid19).items():
+        found[name] = measure(served, window_of(described(name, shifted)), SHIFTED)
+    mix = f"held-out tweets, {MIX:.0%} of them {served.labels[np.bincount(truth).argmin()]}"
+    found[mix] = measure(served, lambda: of_another_mix(held_out, truth, size, rng), SHIFTED)
+    return {"machine": machine(), "window": size, "sources": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--covid19", type=Path, metavar="FOLDER")
+    report = run(parser.parse_args().covid19)
+    files.write_json(RESULT, report)
+    print(table(report))
+
+
+if __name__ == "__main__":
+    errors.run("drift", main)

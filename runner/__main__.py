@@ -1,0 +1,80 @@
+"""Run the runner, in a checkout with the pipeline's environment.
+
+    python -m runner
+
+Settings come from TWEETS_* variables: see runner/settings.py. SIGTERM ends it and what it runs; the next start goes on
+with that, from the last checkpoint.
+"""
+
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+from filelock import FileLock, Timeout
+from starlette.types import ASGIApp
+
+from runner import app, overrides
+from runner.settings import Settings
+from serve import logs
+from serve.connections import Protocol, bound
+from serve.metrics import RequestMetrics
+from serve.settings import read
+from tweets import environment, errors
+from tweets.errors import UserError
+
+FOLDER = Path(".cache/runner")
+
+log = logging.getLogger("runner")
+
+
+class Server(uvicorn.Server):
+    """A server that says where it answers."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        log.info("running experiments, at port %s", (sockets or [])[0].getsockname()[1])
+
+
+def main() -> None:
+    chosen = read(Settings)
+    environment.check()
+    root, folder = Path.cwd(), Path.cwd() / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / "lock", timeout=0).acquire()
+    except Timeout:
+        raise UserError(f"{folder}: another runner works here; end it first") from None
+    with lock:
+        metrics = RequestMetrics()
+        application = app.create(chosen, root, folder, metrics)
+        overrides.import_stages()
+        serve(application, bound(chosen.host, chosen.port), chosen, metrics)
+
+
+def serve(application: ASGIApp, listener: socket.socket, chosen: Settings, metrics: RequestMetrics) -> None:
+    """Answer until SIGTERM."""
+    Protocol.receive_timeout, Protocol.send_timeout = chosen.receive_timeout, chosen.request_timeout
+    writer = logs.start(chosen.log_level, metrics.dropped_logs)
+    config = uvicorn.Config(
+        application,
+        http=Protocol,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    logging.getLogger("uvicorn.error").setLevel("WARNING")
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has ended
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        Server(config).run([listener])
+    finally:
+        writer.stop()
+
+
+if __name__ == "__main__":
+    errors.run("runner", main)

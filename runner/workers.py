@@ -1,0 +1,181 @@
+"""The workers: threads that run what waits in the queue, each experiment in a clone of its own.
+
+A clone is thrown away, so that an experiment can be killed at any moment: nothing of it stays but its checkpoints, from
+which it goes on where it is to run again.
+"""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from runner import overrides
+from runner.store import Experiment, Queue
+from tools import isolated
+from tools.isolated import Place
+from tweets.errors import one_line
+
+INTERRUPTIONS = 2  # after which an experiment runs again; with one more it has failed
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_AFTER_AN_ERROR = 5.0
+LOG_BYTES = 256 * 1024  # of an experiment's log, its end
+LIVE = Path("dvclive/metrics.json")
+
+log = logging.getLogger("runner")
+
+
+class Workers:
+    """The threads, and where the experiments lie."""
+
+    def __init__(self, root: Path, folder: Path, queue: Queue, jobs: int) -> None:
+        self.root, self.folder, self.queue = root, folder, queue
+        self.cache = isolated.dvc(root, "cache", "dir").strip()
+        self._stopping = threading.Event()
+        self._added = threading.Condition()
+        self._threads = [threading.Thread(target=self._work, name=f"worker-{n}") for n in range(jobs)]
+
+    def start(self) -> None:
+        """Put right what a killed runner has left, then run what waits."""
+        for experiment in self.queue.all():
+            if experiment.state == "running":
+                self._recover(experiment)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End what runs, to go on with it at the next start, and wait for the threads."""
+        self._stopping.set()
+        self.wake()
+        for thread in self._threads:
+            thread.join()
+
+    def wake(self) -> None:
+        """Tell the workers that something waits."""
+        with self._added:
+            self._added.notify_all()
+
+    def log_of(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.txt"
+
+    def tail(self, name: str) -> str:
+        """Return the end of an experiment's log, from the begin of a line."""
+        with suppress(FileNotFoundError), self.log_of(name).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+            return text if size <= LOG_BYTES else text.partition("\n")[2]
+        return ""
+
+    def live(self, name: str) -> dict[str, Any] | None:
+        """Return how far a running experiment is: the stage, and what DVCLive has written of its training."""
+        clone = self._place(name, "").clone
+        stages = re.findall(r"^Running stage '(\w+)'", self.tail(name), re.MULTILINE)
+        found: dict[str, Any] = {"stage": stages[-1] if stages else None, "metrics": None, "macro_f1": []}
+        with suppress(OSError, ValueError):  # not yet written, or half
+            text = (clone / LIVE).read_text(encoding="utf-8")
+            found["metrics"] = json.loads(text, parse_constant=lambda _: None)
+            found["macro_f1"] = isolated.curve(clone)
+        return found
+
+    def _place(self, name: str, commit: str, local: tuple[str, ...] = ()) -> Place:
+        return Place(self.root, self.folder / "work" / name, commit, self.cache, local)
+
+    def _recover(self, experiment: Experiment) -> None:
+        """Decide on an experiment that was running when the runner was killed."""
+        place = self._place(experiment.name, experiment.commit)
+        isolated.end_leftovers(place.clone)
+        if experiment.name in isolated.experiments(self.root):
+            self._end(experiment, "done", result=result(self.root, experiment.name))
+        elif experiment.cancelling:
+            self._end(experiment, "cancelled")
+        else:
+            self._interrupted(experiment, "the runner was killed")
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                experiment = self.queue.claim()
+                if experiment:
+                    self._run(experiment)
+                    continue
+            except Exception:  # a full disk, for one: what runs is noted, and recovered at the next start
+                log.exception("error")
+                self._stopping.wait(SECONDS_AFTER_AN_ERROR)
+            with self._added:
+                self._added.wait(1)
+
+    def _run(self, experiment: Experiment) -> None:
+        """Run an experiment, and note how it ended."""
+        log.info("running", extra={"experiment": experiment.name})
+        try:
+            code, error = self._ran(experiment)
+            if code == 0:
+                found = result(self.root, experiment.name)
+        except Exception as caught:  # noqa: BLE001  whatever it was, the others run
+            self._end(experiment, "failed", one_line(caught))
+            return
+        if code == 0:
+            self._end(experiment, "done", result=found)
+        elif self.queue.get(experiment.name).cancelling:
+            self._end(experiment, "cancelled")
+        elif self._stopping.is_set():
+            self.queue.put_back(experiment.name, interrupted=False)
+        elif code < 0:
+            self._interrupted(experiment, f"`dvc exp run` was ended by signal {-code}")
+        else:
+            self._end(experiment, "failed", error)
+
+    def _ran(self, experiment: Experiment) -> tuple[int, str]:
+        """Return DVC's exit status, negative where a signal ended it, and the line of its log that says why."""
+        content = overrides.committed(self.root, experiment.commit)
+        local = isolated.local_paths(self.root, [content["fetch"]["path"], content["featurize"]["encoder"]])
+        place = self._place(experiment.name, experiment.commit, local)
+        place.folder.mkdir(parents=True, exist_ok=True)
+        isolated.make_clone(place)
+        path = self.log_of(experiment.name)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as out:
+            begin = out.tell()
+            process = isolated.start(place, experiment.name, experiment.params, out, start_new_session=True)
+            try:
+                self._follow(process, experiment.name)
+            finally:
+                isolated.end_group(process)
+        if process.returncode == 0:
+            isolated.fetch(place, experiment.name)
+        return process.returncode, isolated.error_in(path.read_bytes()[begin:].decode("utf-8", "replace"))
+
+    def _follow(self, process: subprocess.Popen[bytes], name: str) -> None:
+        """Wait until DVC ends, or must."""
+        while process.poll() is None and not self._stopping.is_set() and not self.queue.get(name).cancelling:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_LOOKS)
+
+    def _interrupted(self, experiment: Experiment, how: str) -> None:
+        if experiment.interruptions >= INTERRUPTIONS:
+            self._end(experiment, "failed", f"{how}, {experiment.interruptions + 1} times")
+        else:
+            log.warning("interrupted", extra={"experiment": experiment.name, "how": how})
+            self.queue.put_back(experiment.name, interrupted=True)
+
+    def _end(self, experiment: Experiment, state: Any, error: str = "", result: Any = None) -> None:
+        """Remove what an experiment leaves beside its log, then note how it ended."""
+        shutil.rmtree(self._place(experiment.name, "").folder, ignore_errors=True)
+        self.queue.end(experiment.name, state, error, result)
+        log.info(state, extra={"experiment": experiment.name, "error": error})
+
+
+def result(root: Path, name: str) -> dict[str, Any]:
+    """Return the scores of an experiment: on validation, of training's best evaluation, and on the test split."""
+    commit = isolated.git(root, "rev-parse", isolated.experiments(root)[name]).strip()
+
+    def read(path: str) -> Any:
+        return json.loads(isolated.git(root, "show", f"{commit}:{path}"), parse_constant=lambda _: None)
+
+    test = {key: value for key, value in read("metrics/evaluate.json").items() if isinstance(value, int | float)}
+    return {"commit": commit, "valid": read("metrics/train.json")["valid"], "test": test}

@@ -1,0 +1,216 @@
+"""What the service learns of its own predictions, off the path of requests: a collection of them, drift, accuracy.
+
+Requests leave what they predicted in a queue. A thread empties it: it writes to the collection, slides the window of
+the latest texts along, and compares that with the model's reference.
+"""
+
+import json
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from serve.collection import Collection, Row
+from serve.metrics import Metrics
+from serve.models import Served
+from serve.settings import Settings
+from tweets import drift
+from tweets.exported import Outputs
+
+WRITE = 0.5  # seconds between two looks at the queue: what a process that is killed may lose
+COMPARE = 5.0  # seconds between two comparisons with the reference
+WAITING = 20_000  # texts that may wait for the thread
+LAST = 1.0  # seconds that the thread has at the end
+CERTAIN = 1.959964  # standard deviations of a 95 % interval
+
+log = logging.getLogger("serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a request predicted."""
+
+    served: Served
+    request: str
+    texts: Sequence[str]
+    outputs: Outputs
+    at: float
+
+
+class Window:
+    """The latest texts that a model has seen, as many as its reference says."""
+
+    def __init__(self, served: Served) -> None:
+        self.served, self.size = served, served.reference.window
+        self.comparison = drift.Comparison(served.reference.axes, served.reference.sample)
+        self._parts: deque[drift.Texts] = deque()
+        self.filled = 0
+
+    def add(self, texts: drift.Texts) -> None:
+        """Take in the texts, and forget those that they push out."""
+        self._parts.append(texts)
+        self.filled += len(texts)
+        while self.filled - len(self._parts[0]) >= self.size:
+            self.filled -= len(self._parts.popleft())
+
+    def texts(self) -> drift.Texts | None:
+        """Return the latest `size` texts; None before there are so many."""
+        if self.filled < self.size:
+            return None
+        texts = drift.concatenate(self._parts)
+        return texts.take(np.arange(len(texts) - self.size, len(texts)))
+
+
+class Monitoring:
+    """The queue and its thread. `add` is for the event loop: it waits for nothing and cannot fail."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, served: Served) -> None:
+        """Open the collection, where one is asked for. Raises UserError when its folder cannot be written to."""
+        self.metrics, self.keeps_text, self.looks_for_drift = metrics, settings.collect_text, settings.drift
+        self.collection: Collection | None = None
+        if settings.collect:
+            max_bytes, max_days = settings.collect_bytes, settings.collect_days
+            self.collection = Collection(settings.collect, max_bytes=max_bytes, max_days=max_days, metrics=metrics)
+        self._queue: deque[Predicted] = deque()
+        self._added, self._taken = 0, 0  # texts; each is counted by one side only
+        self._taking = threading.Lock()
+        self._ending = threading.Event()
+        self._clock = time.time() - time.monotonic()  # a clock that is set while the service runs moves nothing
+        self._thread = threading.Thread(target=self._run, name="monitoring", daemon=True)
+        self.watch(served)
+
+    def now(self) -> float:
+        """Return the seconds since 1970, by the clock as it was at the start."""
+        return self._clock + time.monotonic()
+
+    def watch(self, served: Served) -> None:
+        """Look for drift in what this model predicts, from now on."""
+        self._window = Window(served)
+
+    def start(self) -> None:
+        if self.collection or self.looks_for_drift:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Write what still waits. What the disk does not take within LAST seconds is lost."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST)
+
+    def add(self, served: Served, request: str, texts: Sequence[str], outputs: Outputs) -> None:
+        """Leave what a request predicted to the thread; where too much waits, count it as lost."""
+        if not self._thread.is_alive():
+            return
+        if self._added - self._taken + len(texts) > WAITING:
+            self.metrics.lost_rows.inc(len(texts))
+            return
+        self._added += len(texts)
+        self._queue.append(Predicted(served, request, texts, outputs, self.now()))
+
+    def label(self, request: str, truths: Sequence[str | None]) -> int | None:
+        """Write down the true labels of a request's predictions, but for those that are None.
+
+        Where one of them is not kept, nothing is written, and its number is returned. Raises OSError when they cannot
+        be written.
+        """
+        if not self.collection:
+            return 0
+        self._take()  # the predictions may be of a moment ago
+        missing = self.collection.label(request, truths)
+        self._tell_accuracy()
+        return missing
+
+    def _run(self) -> None:
+        compared = time.monotonic()
+        self._tell_accuracy()
+        while not self._ending.wait(WRITE):
+            try:
+                self._take()
+                if time.monotonic() - compared >= COMPARE:
+                    compared = time.monotonic()
+                    self._compare()
+            except Exception:
+                log.exception("monitoring: an error; it goes on with what comes next")
+        self._take()
+        if self.collection:
+            self.collection.close()
+
+    def _take(self) -> None:
+        """Empty the queue, into the collection and the window."""
+        with self._taking:
+            rows: list[Row] = []
+            window = self._window
+            for _ in range(len(self._queue)):
+                found = self._queue.popleft()
+                self._taken += len(found.texts)
+                seen = drift.describe(found.texts, found.outputs)
+                if found.served is window.served:
+                    window.add(seen)
+                if self.collection:
+                    rows += rows_of(found, seen, self.keeps_text)
+            if self.collection:
+                self.collection.write(rows, self.now())
+            self.metrics.window_texts.set(window.filled)
+
+    def _compare(self) -> None:
+        window = self._window
+        with self._taking:
+            texts = window.texts() if self.looks_for_drift else None
+        found = window.comparison.statistics(texts) if texts else {}
+        if window is not self._window:
+            return
+        if not found:  # as after a reload: what was found of another model's texts says nothing of these
+            self.metrics.drift.clear()
+            self.metrics.drift_threshold.clear()
+        for name, value in found.items():
+            self.metrics.drift.labels(name).set(value)
+            self.metrics.drift_threshold.labels(name).set(window.served.reference.thresholds[name])
+
+    def _tell_accuracy(self) -> None:
+        if not self.collection:
+            return
+        right, labelled = self.collection.right(self._window.served.version)
+        low, high = wilson(right, labelled)
+        self.metrics.labelled_texts.set(labelled)
+        self.metrics.accuracy.set(right / labelled if labelled else math.nan)
+        self.metrics.accuracy_low.set(low)
+        self.metrics.accuracy_high.set(high)
+
+
+def rows_of(found: Predicted, seen: drift.Texts, keeps_text: bool) -> list[Row]:
+    labels = found.served.labels
+    return [
+        Row(
+            at=found.at,
+            request=found.request,
+            number=number,
+            version=found.served.version,
+            label=labels[seen.labels[number]],
+            confidence=float(seen.confidence[number]),
+            probabilities=json.dumps(dict(zip(labels, output["probabilities"].round(6).tolist(), strict=True))),
+            length=int(output["tokens"]),
+            unknown=float(seen.unknown[number]),
+            capitals=float(seen.capitals[number]),
+            embedding=output["embedding"].astype(np.float16).tobytes(),
+            text=found.texts[number] if keeps_text else None,
+        )
+        for number, output in enumerate(found.outputs)
+    ]
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, `right` of `rows`; all of [0, 1] where there are none.
+
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
+    """
+    if not rows:
+        return 0.0, 1.0
+    share, square = right / rows, CERTAIN**2 / rows
+    middle = (share + square / 2) / (1 + square)
+    half = CERTAIN * math.sqrt(share * (1 - share) / rows + square / (4 * rows)) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,178 @@
+"""What is kept of the predictions: bounded, shared, and never in the way, whatever the disk does."""
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve import collection
+from serve.collection import Collection, Row
+from serve.metrics import Metrics
+from tweets.errors import UserError
+
+DAY = 86400.0
+
+
+def opened(folder: Path, **changed: Any) -> Collection:
+    bounds = {"max_bytes": 2**24, "max_days": 30.0, **changed}
+    return Collection(folder, metrics=Metrics(waiting=lambda: 0), **bounds)
+
+
+def row(number: int = 0, *, at: float = 0.0, request: str = "r", label: str = "a", size: int = 8) -> Row:
+    return Row(
+        at=at,
+        request=request,
+        number=number,
+        version="v",
+        label=label,
+        confidence=0.9,
+        probabilities='{"a": 0.9, "b": 0.1}',
+        length=7,
+        unknown=0.0,
+        capitals=0.1,
+        embedding=bytes(size),
+        text=None,
+    )
+
+
+def numbers(folder: Path) -> list[int]:
+    with sqlite3.connect(folder / collection.FILE) as database:
+        return [number for (number,) in database.execute("SELECT number FROM predictions ORDER BY id")]
+
+
+def value(kept: Collection, name: str) -> float:
+    return kept.metrics.registry.get_sample_value(f"tweets_{name}_total") or 0.0
+
+
+def test_rows_are_there_after_they_are_written(tmp_path: Path) -> None:
+    kept = opened(tmp_path / "new/folder")
+    kept.write([row(0), row(1)], 0)
+    kept.write([], 0)
+    kept.write([row(2)], 0)
+    assert numbers(tmp_path / "new/folder") == [0, 1, 2]
+    assert value(kept, "collected_rows") == 3
+
+
+def test_the_file_is_bounded_and_the_latest_stay(tmp_path: Path) -> None:
+    kept = opened(tmp_path, max_bytes=2**20)
+    for first in range(0, 6000, 100):
+        kept.write([row(number, size=768) for number in range(first, first + 100)], 0)
+    kept.close()
+    assert (tmp_path / collection.FILE).stat().st_size <= 1.1 * 2**20
+    found = numbers(tmp_path)
+    assert found == list(range(found[0], 6000))
+    assert len(found) > 500
+
+
+def test_old_rows_go(tmp_path: Path) -> None:
+    kept = opened(tmp_path, max_days=2.0)
+    kept.write([row(0, at=0), row(1, at=1.5 * DAY)], 1.6 * DAY)
+    assert numbers(tmp_path) == [0, 1]
+    kept.write([row(2, at=2.5 * DAY)], 2.5 * DAY)
+    assert numbers(tmp_path) == [1, 2]
+
+
+def test_two_services_share_a_folder(tmp_path: Path) -> None:
+    one, other = opened(tmp_path), opened(tmp_path)
+    for number in range(5):
+        one.write([row(2 * number)], 0)
+        other.write([row(2 * number + 1, request="other")], 0)
+    assert numbers(tmp_path) == list(range(10))
+    assert one.label("other", [None, "b"]) is None
+    assert (one.right("v"), other.right("v")) == ((0, 1), (0, 1))
+
+
+def test_what_a_locked_file_does_not_take_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "PATIENCE", 0.05)
+    kept = opened(tmp_path)
+    other = sqlite3.connect(tmp_path / collection.FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    kept.write([row(0)], 0)
+    assert value(kept, "collected_rows") == 0
+    with pytest.raises(OSError, match="database is locked"):
+        kept.label("r", ["a"])
+    other.execute("ROLLBACK")
+    other.close()
+    kept.write([row(1)], 0)
+    assert numbers(tmp_path) == [0, 1]
+    assert value(kept, "lost_rows") == 0
+
+
+def test_a_full_disk_loses_only_what_does_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "WAITING", 5)
+    kept = opened(tmp_path)
+    kept.write([row(0)], 0)
+    pages = kept._open().execute("PRAGMA page_count").fetchone()[0]
+    kept._open().execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own "database or disk is full"
+    kept.write([row(number, size=9000) for number in range(1, 8)], 0)
+    assert value(kept, "lost_rows") == 2
+    assert numbers(tmp_path) == [0]
+    kept.write([row(8)], 0)  # the file is opened anew after an error, and so without that bound
+    assert numbers(tmp_path) == [0, 4, 5, 6, 7, 8]
+    assert value(kept, "lost_rows") == 3
+
+
+def test_a_folder_that_goes_away_comes_back(tmp_path: Path) -> None:
+    kept = opened(tmp_path / "folder")
+    kept.write([row(0)], 0)
+    shutil.rmtree(tmp_path / "folder")
+    kept.write([row(1)], 0)
+    (tmp_path / "folder").mkdir()
+    kept.write([row(2)], 0)
+    assert numbers(tmp_path / "folder") == [1, 2]
+
+
+def test_what_never_could_be_written_is_counted_at_the_end(tmp_path: Path) -> None:
+    kept = opened(tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder")
+    kept.write([row(0), row(1)], 0)
+    kept.close()
+    assert value(kept, "lost_rows") == 2
+
+
+@pytest.mark.parametrize("kind", ["file", "not a database", "a file in the way"])
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "folder"
+    if kind == "file":
+        folder.write_text("")
+    elif kind == "not a database":
+        folder.mkdir()
+        (folder / collection.FILE).write_bytes(b"no database" * 1000)
+    else:
+        (folder / collection.FILE).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"predictions.sqlite: .* \(TWEETS_COLLECT\): needs a folder to write to"):
+        opened(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="TWEETS_COLLECT"):
+        opened(tmp_path)
+
+
+def test_labels_tell_how_often_the_model_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = opened(tmp_path)
+    kept.write([row(number, label="ab"[number % 2]) for number in range(6)], 0)
+    assert kept.right("v") == (0, 0)
+    assert kept.label("r", ["a", "a", "a"]) is None
+    assert (kept.right("v"), kept.right("w")) == ((2, 3), (0, 0))
+    assert kept.label("r", ["b", None, None, None, None, None, "a"]) == 6  # there is none: nothing is written
+    assert kept.label("nobody", ["b"]) == 0
+    assert kept.right("v") == (2, 3)
+    assert kept.label("r", [None, "b"]) is None  # a second word on it counts
+    assert kept.right("v") == (3, 3)
+    monkeypatch.setattr(collection, "LABELLED", 1)
+    assert kept.label("r", [*[None] * 5, "a"]) is None
+    assert kept.right("v") == (0, 1)
+    assert opened(tmp_path).right("v") == (0, 1)
+
+
+def test_the_latest_prediction_of_a_request_is_labelled(tmp_path: Path) -> None:
+    kept = opened(tmp_path)
+    kept.write([row(0, label="a"), row(0, label="b")], 0)
+    assert kept.label("r", ["b"]) is None
+    assert kept.right("v") == (1, 1)
