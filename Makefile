@@ -22,7 +22,7 @@ runner: setup-dev ## experiments over HTTP, at http://127.0.0.1:8001, for who ha
 browser: setup-dev ## Chromium for the tests of the page, where none is installed
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
 
-test: setup-dev browser check $(if $(shell command -v npm),dashboard) ## all checks, all tests, branch coverage of serve, stages, tools and tweets
+test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
 	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=20 # of 3, one often waits
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
