@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -528,7 +529,8 @@ def test_sigterm_ends_what_runs_and_keeps_it_for_the_next_start(checkout: Checko
     checkout.add(LONG, "kept")
     wait_for(checkout.processes, SECONDS)
     assert checkout.running
-    assert checkout.running.end() == 0
+    checkout.running.process.send_signal(signal.SIGTERM)
+    assert checkout.running.process.wait(SECONDS) == 0
     assert checkout.processes() == []
     queue = Queue(checkout.folder / ".cache/runner/queue.db", size=2)
     assert (queue.get("kept").state, queue.get("kept").interruptions) == ("queued", 0)
