@@ -148,6 +148,7 @@ class Workers:
                 isolated.end_group(process)
         if process.returncode == 0:
             isolated.fetch(place, experiment.name)
+        shutil.rmtree(place.clone)
         return process.returncode, isolated.error_in(path.read_bytes()[begin:].decode("utf-8", "replace"))
 
     def _follow(self, process: subprocess.Popen[bytes], name: str) -> None:
