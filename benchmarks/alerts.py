@@ -355,7 +355,7 @@ class Seen:
 
 def watch(scene: Scene, server: Prometheus) -> list[Seen]:
     """Make each fault, and return what was seen. Raises UserError when an alert does what it should not."""
-    begin = time.time()
+    begin = int(time.time())
     time.sleep(CALM)
     seen: list[Seen] = []
     for fault in FAULTS:
@@ -370,7 +370,9 @@ def watch(scene: Scene, server: Prometheus) -> list[Seen]:
     wait_for(lambda: not server.firing(), f"{', '.join(sorted(server.firing()))}: still firing")
     fired = server.fired(begin)
     for each in seen:
-        each.fired, each.cleared = fired[each.alert][0], fired[each.alert][-1] + SCRAPE
+        times = fired[each.alert]
+        each.fired = times[0]
+        each.cleared = next(when for when in itertools.count(math.ceil(each.cured), SCRAPE) if when not in times)
         if each.fired < each.caused:
             raise UserError(f"{each.alert} fired {each.caused - each.fired:.0f} s before this: {each.what}")
     return seen

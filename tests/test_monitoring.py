@@ -17,6 +17,7 @@ from serving import SECONDS, predict, serving
 
 from benchmarks import alerts
 from serve.metrics import Metrics
+from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("monitoring")
 
@@ -35,8 +36,7 @@ def test_prometheus_takes_the_configuration() -> None:
 
 @needs_promtool
 def test_the_tests_of_the_rules_pass() -> None:
-    result = run(PROMETHEUS, "promtool", "test", "rules", "alerts.test.yml", check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run(PROMETHEUS, "promtool", "test", "rules", "alerts.test.yml")
 
 
 def passes(folder: Path, rule: dict[str, Any]) -> bool:
@@ -146,6 +146,19 @@ def test_what_grafanas_types_do_not_have_is_found() -> None:
         *range(1, len(names))
     }
     shutil.rmtree(folder)
+
+
+def test_each_alert_has_a_fault_in_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    alerts.check_faults()
+    monkeypatch.setattr(alerts, "FAULTS", alerts.FAULTS[1:])
+    with pytest.raises(UserError, match=r"not in both: ErrorRateHigh$"):
+        alerts.check_faults()
+
+
+def test_without_prometheus_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="prometheus: not found; `apt-get install --no-install-recommends prometheus`"):
+        alerts.main()
 
 
 def test_times_of_rules_are_divided_and_nothing_else() -> None:
