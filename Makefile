@@ -4,7 +4,9 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 BENCHMARKS := train tricks data predict environments dvc experiments pull monitoring
 GRAFANA := 13.2.3
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# What pip does on one core. Some of what packages carry is not for this Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers deploy rollback train-in-cloud profile
 
@@ -128,10 +130,12 @@ setup-dev: .venv/requirements-dev
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer, found " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) -r requirements.txt
+	$(COMPILE)
 	touch $@
 
 .venv/requirements-dev: requirements-dev.txt requirements-serve.txt .venv/requirements
 	$(PIP_INSTALL) -r requirements-dev.txt
+	$(COMPILE)
 	touch $@
 
 .venv-serve/requirements: requirements-serve.txt constraints.txt

@@ -26,7 +26,8 @@ from tweets.errors import UserError
 from tweets.split import TEST
 
 RESULT = Path("benchmarks/results/drift.json")
-HELD_OUT, SHIFTED = 200, 50  # windows
+HELD_OUT = "held-out tweets"
+WINDOWS, SHIFTED = 200, 50  # of them, and of each shifted source
 ROWS = 3_000  # of a shifted source, at most
 MIX = 0.5  # of a window, where the mix of labels is another: the share of what is the rarest label elsewhere
 SEED = 0
@@ -39,8 +40,8 @@ def sources(held_out: list[str], covid19: Path | None) -> dict[str, list[str]]:
     rng = random.Random(SEED)  # noqa: S311
     some = rng.sample(held_out, min(ROWS, len(held_out)))
     found = {
-        "their words shuffled": [move_words(1.0)(text, rng) for text in some],
-        "in upper case": [text.upper() for text in some],
+        f"{HELD_OUT}, words shuffled": [move_words(1.0)(text, rng) for text in some],
+        f"{HELD_OUT} in upper case": [text.upper() for text in some],
         "comments in Indonesian": rng.sample(datasets.indonesian(), ROWS),
     }
     if covid19:
@@ -72,7 +73,7 @@ def of_another_mix(texts: drift.Texts, truth: drift.Ints, size: int, rng: np.ran
 def table(report: dict[str, Any]) -> str:
     """Return the report as a Markdown table: of each source the share of the windows that alarm, and on what."""
     lines = ["| windows of | windows | with an alarm | on what, in how many of them |", "|---|---|---|---|"]
-    for name, found in report["sources"].items():
+    for name, found in sorted(report["sources"].items(), key=lambda source: not source[0].startswith(HELD_OUT)):
         each = sorted(found["statistics"].items(), key=lambda item: -item[1])
         told = ", ".join(f"{statistic} {count / found['windows']:.0%}" for statistic, count in each if count)
         lines.append(f"| {name} | {found['windows']} | {found['alarms'] / found['windows']:.1%} | {told} |")
@@ -96,11 +97,11 @@ def run(covid19: Path | None) -> dict[str, Any]:
     def window_of(seen: drift.Texts) -> Callable[[], drift.Texts]:
         return lambda: seen.take(rng.choice(len(seen), size, replace=False))
 
-    held_out = described("held-out tweets", texts)
-    found = {"held-out tweets": measure(served, window_of(held_out), HELD_OUT)}
+    held_out = described(HELD_OUT, texts)
+    found = {HELD_OUT: measure(served, window_of(held_out), WINDOWS)}
     for name, shifted in sources(texts, covid19).items():
         found[name] = measure(served, window_of(described(name, shifted)), SHIFTED)
-    mix = f"held-out tweets, {MIX:.0%} of them {served.labels[np.bincount(truth).argmin()]}"
+    mix = f"{HELD_OUT}, {MIX:.0%} of them {served.labels[np.bincount(truth).argmin()]}"
     found[mix] = measure(served, lambda: of_another_mix(held_out, truth, size, rng), SHIFTED)
     return {"machine": machine(), "window": size, "sources": found}
 

@@ -173,7 +173,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 NOT_KEPT: dict[int | str, dict[str, Any]] = {
-    404: {"model": schemas.Problem, "description": "No such prediction is kept"}
+    404: {"model": schemas.Problem, "description": "No such prediction is kept"},
+    409: {"model": schemas.Problem, "description": "The model that is served has no such label"},
 }
 
 

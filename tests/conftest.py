@@ -334,15 +334,11 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     run(folder, "python", "-m", "tools.gcs", "stop")
 
 
-def point_at(folder: Path, endpoint: str, prefix: str = "pipeline") -> None:
-    """Let the default remote of a clone be a folder of the bucket at an endpoint."""
-    (folder / ".dvc/config.local").write_text(
-        f"""['remote "gcs"']
-    url = gs://{BUCKET}/{prefix}
-    endpointurl = {endpoint}
-    allow_anonymous_login = true
-"""
-    )
+def point_at(folder: Path, endpoint: str, prefix: str = "pipeline", **more: str) -> None:
+    """Let the default remote of a clone be a folder of the bucket at an endpoint, with other settings."""
+    settings = {"url": f"gs://{BUCKET}/{prefix}", "endpointurl": endpoint, "allow_anonymous_login": "true", **more}
+    lines = ["['remote \"gcs\"']", *[f"    {name} = {value}" for name, value in settings.items()], ""]
+    (folder / ".dvc/config.local").write_text("\n".join(lines))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Platform:
 
 @pytest.fixture
 def cloud(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Google, Platform]]:
-    """A cloud where the first version has all traffic."""
+    """A cloud with the images of two commits, and one without a model."""
     commits = [run(home, "git", "rev-parse", revision).stdout.strip() for revision in ("HEAD^", "HEAD")]
     model = home / "models/onnx"
     images = {"sha256:1": (model, commits[0]), "sha256:2": (model, commits[1]), "sha256:3": (tmp_path, commits[1])}
@@ -92,12 +93,20 @@ def cloud(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         processes.enter_context(google_server.serving(google))
         for name, value in {**google.environment(), "CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}.items():
             monkeypatch.setenv(name, value)
-        first = deploy.render("service.yaml", REVISION=OLD, VERSION="v1.0.0", IMAGE=f"{REPOSITORY}/serve@sha256:1")
-        first["spec"]["traffic"] = [{"revisionName": OLD, "percent": 100}]
-        first["metadata"]["labels"] = {"cloud.googleapis.com/location": REGION}
-        google.apply(first)
         yield google, platform
         assert google.faults == []
+
+
+def put(google: Google, revision: str, digest: str, *traffic: dict[str, Any]) -> None:
+    """Let the cloud run a revision of an image, with the traffic of all revisions."""
+    image = f"{REPOSITORY}/serve@{digest}"
+    service = deploy.render("service.yaml", REVISION=revision, VERSION=f"v1.{int(digest[-1]) - 1}.0", IMAGE=image)
+    service["spec"]["traffic"] = list(traffic)
+    service["metadata"] |= {"labels": {"cloud.googleapis.com/location": REGION}, "namespace": PROJECT}
+    google.apply(service)
+
+
+ALL_OLD = {"revisionName": OLD, "percent": 100}
 
 
 @needs_gcloud
@@ -105,6 +114,7 @@ def test_a_version_is_built_tried_and_gets_all_traffic_and_the_way_back_is_one_c
     home: Path, cloud: tuple[Google, Platform], capsys: pytest.CaptureFixture[str]
 ) -> None:
     google, _ = cloud
+    put(google, OLD, "sha256:1", ALL_OLD)
     google.to_build, google.images = google.images, {}
     deploy.serve(1)
     assert google.splits == [{OLD: 100}, {OLD: 100}, {NEW: 10, OLD: 90}, {NEW: 100}]
@@ -122,34 +132,37 @@ def test_a_version_is_built_tried_and_gets_all_traffic_and_the_way_back_is_one_c
     assert google.split() == {OLD: 100}
 
 
+@pytest.fixture
+def tried(cloud: tuple[Google, Platform]) -> Google:
+    """The second version runs beside the first one, which has all traffic."""
+    google, _ = cloud
+    put(google, OLD, "sha256:1", ALL_OLD)
+    put(google, NEW, "sha256:2", ALL_OLD, {"revisionName": NEW, "tag": deploy.TAG})
+    return google
+
+
 @needs_gcloud
 def test_a_version_that_breaks_in_its_canary_loses_its_traffic(
-    cloud: tuple[Google, Platform], capsys: pytest.CaptureFixture[str]
+    tried: Google, cloud: tuple[Google, Platform], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    google, platform = cloud
-
-    def kill(split: dict[str, int]) -> None:
-        if split.get(NEW) == deploy.SHARE:
-            platform.running[google.revisions[NEW]].process.kill()
-
-    google.on_split = kill
+    _, platform = cloud
+    address = tried.revisions[NEW]
+    what = canary.expected("v1.1.0")
+    watch, check = (partial(found, canary.Client(address, KEY), what) for found in (canary.watch, canary.check))
+    tried.on_split = lambda split: platform.running[address].process.kill() if NEW in split else None
     with pytest.raises(UserError, match=r"3 of 3 requests failed, the last one so: .*no answer"):
-        deploy.serve(60)
-    assert google.splits[2:] == [{NEW: 10, OLD: 90}, {OLD: 100}]
-    assert f"deploy: going back to {OLD}\n" in capsys.readouterr().err
-    assert requests.get(f"{google.front}/model", timeout=SECONDS).json()["version"] == "v1.0.0"
+        deploy.shift(OLD, NEW, partial(watch, 60), check)
+    assert tried.splits[2:] == [{NEW: 10, OLD: 90}, {OLD: 100}]
+    assert capsys.readouterr().err.startswith(f"deploy: going back to {OLD}\n")
+    assert requests.get(f"{tried.front}/model", timeout=SECONDS).json()["version"] == "v1.0.0"
 
 
 @needs_gcloud
-def test_a_deployment_that_is_cut_off_goes_back(
-    cloud: tuple[Google, Platform], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    google, _ = cloud
-    google.on_split = lambda split: os.kill(os.getpid(), signal.SIGTERM) if NEW in split else None
-    monkeypatch.setattr("sys.argv", ["deploy", "serve"])
+def test_a_deployment_that_is_cut_off_goes_back(tried: Google) -> None:
+    tried.on_split = lambda split: os.kill(os.getpid(), signal.SIGTERM) if NEW in split else None
     with pytest.raises(SystemExit, match="deploy: terminated"):
-        deploy.main()
-    assert google.splits[2:] == [{NEW: 10, OLD: 90}, {OLD: 100}]
+        deploy.shift(OLD, NEW, pytest.fail, pytest.fail)
+    assert tried.splits[2:] == [{NEW: 10, OLD: 90}, {OLD: 100}]
 
 
 @needs_gcloud
@@ -157,11 +170,10 @@ def test_a_version_that_does_not_start_gets_no_traffic(
     cloud: tuple[Google, Platform], capfd: pytest.CaptureFixture[str]
 ) -> None:
     google, _ = cloud
+    put(google, OLD, "sha256:1", ALL_OLD)
     google.images = dict.fromkeys(google.images, "sha256:3")
-    with pytest.raises(
-        UserError, match=r"`gcloud run services replace .*` ended with exit code 1; see its lines above"
-    ):
-        deploy.serve(1)
+    with pytest.raises(UserError, match=r"`gcloud run services replace .*` ended with exit code 1; "):
+        deploy.candidate(deploy.release(), OLD)
     assert google.splits == [{OLD: 100}]
     assert "no checksums.json" in capfd.readouterr().err
 

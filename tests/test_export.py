@@ -280,4 +280,5 @@ def test_an_architecture_that_cannot_be_exported_is_named(here: Path) -> None:
 def test_sealed_files_are_all_there_is(here: Path) -> None:
     sealed = files.read_json(ONNX / exported.CHECKSUMS)
     assert sealed == {name: files.sha256(ONNX / name) for name in contents(ONNX) if name != exported.CHECKSUMS}
-    assert sealed.keys() == {"card.json", "examples.json", "model.onnx", "settings.json", "tokenizer.json"}
+    names = {"card.json", "examples.json", "model.onnx", "reference.json", "settings.json", "tokenizer.json"}
+    assert sealed.keys() == names

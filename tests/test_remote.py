@@ -90,16 +90,15 @@ def test_what_is_pushed_with_the_run_cache_spares_another_clone_the_training(sha
     assert (b / "metrics/train.json").read_bytes() == (shared / "metrics/train.json").read_bytes()
 
 
-def test_no_bucket(shared: Path) -> None:
-    run(shared, "dvc", "remote", "modify", "--local", "gcs", "url", "gs://nobody-has-this/prefix")
+def test_no_bucket(clone: Path, bucket: str) -> None:
+    point_at(clone, bucket, url="gs://nobody-has-this/prefix")
     for action in ("push", "pull"):
-        fails_in_one_line(remote(shared, action), "there is no bucket nobody-has-this", ".dvc/config")
+        fails_in_one_line(remote(clone, action), "there is no bucket nobody-has-this", ".dvc/config")
 
 
-def test_no_remote(shared: Path) -> None:
-    (shared / ".dvc/config").write_text("")
-    (shared / ".dvc/config.local").unlink()
-    fails_in_one_line(remote(shared, "push"), "no default remote", "dvc remote add")
+def test_no_remote(clone: Path) -> None:
+    (clone / ".dvc/config").write_text("")
+    fails_in_one_line(remote(clone, "push"), "no default remote", "dvc remote add")
 
 
 @pytest.mark.parametrize(
@@ -112,14 +111,14 @@ def test_no_remote(shared: Path) -> None:
         ('{"type": "invoice"}', "its type is 'invoice'"),
     ],
 )
-def test_a_wrong_key_file(shared: Path, content: str | None, words: str) -> None:
-    key = shared / ".cache/key.json"
+def test_a_wrong_key_file(clone: Path, bucket: str, content: str | None, words: str) -> None:
+    key = clone / ".cache/key.json"
     if content:
         key.write_text(content)
-    run(shared, "dvc", "remote", "modify", "--local", "gcs", "allow_anonymous_login", "false")
-    fails_in_one_line(remote(shared, "push", GOOGLE_APPLICATION_CREDENTIALS=str(key)), words, "GOOGLE_APPLICATION_CRED")
-    run(shared, "dvc", "remote", "modify", "--local", "gcs", "credentialpath", str(key))
-    fails_in_one_line(remote(shared, "push"), words, "credentialpath in .dvc/config.local")
+    point_at(clone, bucket, allow_anonymous_login="false")
+    fails_in_one_line(remote(clone, "push", GOOGLE_APPLICATION_CREDENTIALS=str(key)), words, "GOOGLE_APPLICATION_CRED")
+    point_at(clone, bucket, allow_anonymous_login="false", credentialpath=str(key))
+    fails_in_one_line(remote(clone, "push"), words, "credentialpath in .dvc/config.local")
 
 
 def test_a_key_file_that_is_not_used_is_not_looked_at(shared: Path) -> None:
@@ -140,7 +139,7 @@ REFUSALS = {
 @pytest.mark.parametrize(
     ("code", "needed"), [(401, "gcloud auth application-default login"), (403, "the role Storage")]
 )
-def test_no_permission(shared: Path, code: int, needed: str) -> None:
+def test_no_permission(clone: Path, code: int, needed: str) -> None:
     answer = json.dumps({"error": {"code": code, "message": REFUSALS[code], "errors": []}}).encode()
 
     class Refuses(http.server.BaseHTTPRequestHandler):
@@ -156,17 +155,17 @@ def test_no_permission(shared: Path, code: int, needed: str) -> None:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        point_at(shared, f"http://127.0.0.1:{server.server_port}")
-        fails_in_one_line(remote(shared, "push"), needed, f"gs://{BUCKET}")
+        point_at(clone, f"http://127.0.0.1:{server.server_port}")
+        fails_in_one_line(remote(clone, "push"), needed, f"gs://{BUCKET}")
         server.shutdown()
 
 
-def test_a_remote_that_is_down_before(shared: Path) -> None:
+def test_a_remote_that_is_down_before(clone: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    point_at(shared, nobody)
+    point_at(clone, nobody)
     for action in ("push", "pull"):
-        fails_in_one_line(remote(shared, action), f"no answer from {nobody}", "make gcs")
+        fails_in_one_line(remote(clone, action), f"no answer from {nobody}", "make gcs")
 
 
 def test_a_remote_that_goes_down_during_push_and_pull_and_comes_back(shared: Path, bucket: str, tmp_path: Path) -> None:
@@ -174,7 +173,8 @@ def test_a_remote_that_goes_down_during_push_and_pull_and_comes_back(shared: Pat
     b = clone_without_data(shared, tmp_path)
     with cut_after(bucket, 2) as to_pull, cut_after(bucket, 2) as to_push:
         point_at(shared, to_push, "halfway")
-        run(b, "dvc", "remote", "modify", "--local", "gcs", "endpointurl", to_pull)
+        settings = (b / ".dvc/config.local").read_text()
+        (b / ".dvc/config.local").write_text(settings.replace(bucket, to_pull))
         command = ["python", "-m", "tools.remote"]
         started = [
             subprocess.Popen([*command, action], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
@@ -187,21 +187,20 @@ def test_a_remote_that_goes_down_during_push_and_pull_and_comes_back(shared: Pat
             assert "no answer from" in said.splitlines()[-1]
     assert run(shared, "dvc", "status").stdout.startswith("Data and pipelines are up to date")
     point_at(shared, bucket, "halfway")
-    run(b, "dvc", "remote", "modify", "--local", "gcs", "endpointurl", bucket)
+    (b / ".dvc/config.local").write_text(settings)
     assert remote(shared, "push").returncode == 0
     assert "OK" in run(shared, "python", "-m", "tools.verify").stdout
     assert remote(b, "pull").returncode == 0
     assert run(b, "dvc", "status").stdout.startswith("Data and pipelines are up to date")
 
 
-def test_two_pushes_at_once_end_well(shared: Path, bucket: str, tmp_path: Path) -> None:
-    other = shutil.copytree(shared, tmp_path / "other", symlinks=True)
-    for folder in (shared, other):
-        point_at(folder, bucket, "at-once")
+def test_two_pushes_at_once_end_well(clone: Path, bucket: str, tmp_path: Path) -> None:
+    point_at(clone, bucket, "at-once")
+    other = shutil.copytree(clone, tmp_path / "other", symlinks=True)
     command = ["python", "-m", "tools.remote", "push"]
-    started = [subprocess.Popen(command, cwd=folder, env=ENVIRONMENT) for folder in (shared, other)]
+    started = [subprocess.Popen(command, cwd=folder, env=ENVIRONMENT) for folder in (clone, other)]
     assert [process.wait(200) for process in started] == [0, 0]
-    assert "OK" in run(shared, "python", "-m", "tools.verify").stdout
+    assert "OK" in run(clone, "python", "-m", "tools.verify").stdout
 
 
 FULL_DISK = """

@@ -45,9 +45,9 @@ def test_readme_shows_these_results(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(results, "git", lambda *_: "0123456")  # README names it a commit later
     results.main()
-    scores, explanation, commit, *speeds = capsys.readouterr().out.strip().split("\n\n")
+    scores, explanation, commit, *measured = capsys.readouterr().out.strip().split("\n\n")
     assert commit == "From the code of commit 0123456, by `dvc repro`."
     readme = Path("README.md").read_text()
-    assert len(speeds) == 5
-    for part in (scores, explanation, *speeds):
+    assert len(measured) == 7
+    for part in (scores, explanation, *measured):
         assert part in readme

@@ -289,12 +289,12 @@ def test_a_corrupted_object_is_found_and_refused_by_pull(shared: Path, tmp_path:
 
 
 def test_a_remote_that_does_not_verify_what_is_pulled(shared: Path) -> None:
-    run(shared, "dvc", "remote", "modify", "gcs", "verify", "false")
+    change(shared / ".dvc/config", "verify = true", "verify = false")
     assert in_remote(shared) == [".dvc/config: the remote gcs needs `verify = true`"]
 
 
 def test_a_remote_that_keeps_no_md5_is_read(clone: Path, tmp_path: Path) -> None:
-    run(clone, "dvc", "remote", "modify", "--local", "gcs", "url", str(tmp_path / "remote"))
+    (clone / ".dvc/config.local").write_text(f"['remote \"gcs\"']\n    url = {tmp_path / 'remote'}\n")
     run(clone, "dvc", "push")
     assert in_remote(clone) == []
     [big] = sorted((tmp_path / "remote/files/md5").rglob("*"), key=lambda path: path.stat().st_size)[-1:]
@@ -305,8 +305,7 @@ def test_a_remote_that_keeps_no_md5_is_read(clone: Path, tmp_path: Path) -> None
 
 
 def test_a_remote_that_is_not_there(clone: Path, bucket: str) -> None:
-    point_at(clone, bucket)
-    run(clone, "dvc", "remote", "modify", "--local", "gcs", "url", "gs://nobody-has-this/x")
+    point_at(clone, bucket, url="gs://nobody-has-this/x")
     with pytest.raises(UserError, match="there is no bucket nobody-has-this"):
         in_remote(clone)
 

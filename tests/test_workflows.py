@@ -486,12 +486,6 @@ def test_a_tag_of_an_unknown_model_ends_in_one_line(world: World, first: Runner)
     assert "ci: others@v1.0.0: dvc.yaml has no artifact others; it has tweets\n" in last.stderr
 
 
-def test_the_lint_of_ci_passes_in_a_fresh_clone(first: Runner) -> None:
-    run(first.clone, "git", "checkout", "--quiet", "--force", "HEAD")
-    run(first.clone, "git", "rm", "-r", "--cached", "--quiet", "encoder")  # of these tests, too large for Git
-    run(first.clone, "make", "check", MYPY_CACHE_DIR=str(ROOT / ".mypy_cache"))
-
-
 def test_both_images_are_built_by_docker(world: World, tmp_path: Path) -> None:
     (tmp_path / "docker").write_text('#!/bin/sh\necho "docker $*"\n')
     (tmp_path / "docker").chmod(0o755)

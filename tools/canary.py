@@ -27,7 +27,6 @@ from tweets.errors import UserError, one_line
 
 TIMEOUT = 15  # seconds for an answer: the service gives itself 10
 PATIENCE = 60.0  # seconds until a new address, or new traffic, has reached all of a cloud's front ends
-TOLERANCE = 0.01  # of a probability: another processor rounds otherwise
 MAX_ERRORS = 0.01  # of the requests; so few are no rate that up to two errors are allowed always
 INTERVAL = 1.0  # seconds between two requests
 
@@ -112,8 +111,9 @@ class Client:
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{self.url}/predict: not a prediction for each of {len(wanted.texts)} texts") from None
-        if not worst <= TOLERANCE:
-            raise UserError(f"{self.url}/predict: a probability differs by {worst:.3f}, {TOLERANCE} is allowed")
+        allowed = exported.TOLERANCE
+        if not worst <= allowed:
+            raise UserError(f"{self.url}/predict: a probability differs by {worst:.3f}, {allowed} is allowed")
 
     def counts(self) -> tuple[int, int]:
         """Return how many requests the instance that answers has had, and how many of them ended in its error."""

@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -155,18 +157,25 @@ def serve(seconds: float) -> None:
     [address] = [target["url"] for target in status["traffic"] if target.get("tag") == TAG]
     beside = canary.Client(address, key)
     canary.check(beside, what)
+    front = canary.Client(status["url"], key)
+    shift(old, wanted.revision, partial(canary.watch, beside, what, seconds), partial(canary.check, front, what))
+    print(f"deploy: {wanted.revision} has all traffic; back: `make rollback REVISION={old}`")
+
+
+def shift(old: str, new: str, watch: Callable[[], None], check: Callable[[], None]) -> None:
+    """Give a revision its share of the traffic, and all of it once it was watched; where anything fails, none."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("deploy: terminated"))
     try:
-        give(wanted.revision, SHARE)
-        canary.watch(beside, what, seconds)
-        give(wanted.revision, 100)
-        canary.check(canary.Client(status["url"], key), what)
+        give(new, SHARE)
+        watch()
+        give(new, 100)
+        check()
     except BaseException:
-        for number in (signal.SIGINT, signal.SIGTERM):  # GitHub sends both, one after the other
+        for number in (signal.SIGINT, signal.SIGTERM):  # GitHub sends both to a job that is cancelled
             signal.signal(number, signal.SIG_IGN)
         print(f"deploy: going back to {old}", file=sys.stderr, flush=True)
         give(old, 100)
         raise
-    print(f"deploy: {wanted.revision} has all traffic; back: `make rollback REVISION={old}`")
 
 
 def train() -> None:
@@ -182,7 +191,6 @@ def main() -> None:
     parser.add_argument("what", choices=("serve", "train"))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the canary is watched")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("deploy: terminated"))  # a cancelled job goes back, too
     if given.what == "serve":
         serve(given.seconds)
     else:

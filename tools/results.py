@@ -1,4 +1,4 @@
-"""Print the README's tables: the results from metrics/, the speeds from benchmarks/results/.
+"""Print the README's tables: the results from metrics/, the speeds and drift from benchmarks/results/.
 
 python -m tools.results
 """
@@ -6,7 +6,7 @@ python -m tools.results
 from pathlib import Path
 from typing import Any
 
-from benchmarks import load, turns
+from benchmarks import drift, load, monitoring, turns
 from tools.repository import git
 from tweets import errors, files
 
@@ -95,6 +95,8 @@ def main() -> None:
     parts += [speeds(train["tweets_per_second"], "training, tweets/s")]
     parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s")]
     parts += [load.rates(loaded), f"{load.explain(loaded)}\n{load.explain_soak(soaked)}", data_speeds(data["sizes"])]
+    parts += [drift.table(files.read_json(BENCHMARKS / "drift.json"))]
+    parts += [monitoring.explain(files.read_json(BENCHMARKS / "monitoring.json"))]
     print("\n\n".join(parts))
 
 
