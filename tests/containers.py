@@ -78,10 +78,8 @@ def make_base() -> None:
     folder = HOME / "base"
     shutil.rmtree(folder, ignore_errors=True)
     run_long("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder))
-    for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
-        for path in (folder / name).iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    run_long("tar", "-C", str(folder), "-cf", f"{BASE}.part", ".")
+    left_out = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale")
+    run_long("tar", "-C", str(folder), *(f"--exclude=./{name}/*" for name in left_out), "-cf", f"{BASE}.part", ".")
     Path(f"{BASE}.part").rename(BASE)
     shutil.rmtree(folder)
 
