@@ -8,6 +8,7 @@ benchmarks/results/environments.json.
 """
 
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -48,8 +49,9 @@ def installed(wanted: list[Requirement]) -> dict[str, Distribution]:
 
 
 def megabytes(package: Distribution) -> float:
-    """Return the size of the files that were installed with a distribution."""
-    paths = (Path(str(file.locate())) for file in package.files or [])
+    """Return the size of the files that were installed with a distribution, and of what Python compiled of them."""
+    paths = {Path(str(file.locate())) for file in package.files or []}
+    paths |= {Path(cache_from_source(path)) for path in paths if path.suffix == ".py"}
     return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
 
 

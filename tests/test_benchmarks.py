@@ -161,7 +161,8 @@ def test_profile_shows_where_training_and_serving_spend_their_time(
     assert sum(row["milliseconds"] for row in trained["operators"]) > trained["products"]["milliseconds"] > 0
     assert {"backward", "attention"} <= set(trained["parts"])
     assert {"model", "HTTP", "routes"} <= set(served["parts"])
-    assert sum(trained["parts"].values()) == pytest.approx(1) == sum(served["parts"].values())
+    for found in (trained, served):
+        assert sum(found["parts"].values()) == pytest.approx(1, abs=1e-4)
     assert 0 < served["processors"] < 2
     printed = capsys.readouterr().out
     assert "matrix products: " in printed

@@ -288,12 +288,15 @@ def free_port() -> int:
 def checkout(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("runner") / "checkout", symlinks=True)
     made = Checkout(folder, free_port(), free_port())
-    made.start()
-    yield made
-    if made.running and made.running.process.poll() is None:
-        made.running.end()
-    for process in made.processes():
-        process.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        if made.running:
+            made.running.process.kill()
+            made.running.process.wait()
+        for process in made.processes():
+            process.kill()
 
 
 @pytest.fixture
