@@ -34,7 +34,7 @@ def test_schemathesis_finds_no_failure(reproduced: Path, tmp_path: Path, key: st
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=6 * SECONDS,
+            timeout=20 * SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stdout
