@@ -52,9 +52,10 @@ TRAINING = {
 }
 SERVING = {
     "model": r"\(openvino/",
-    "tokenise": r"^Exported\.predict ",  # the tokenizer is no Python; its time is that of who calls it
+    "tokenise": r"^Exported\.outputs ",  # the tokenizer is no Python; its time is that of who calls it
     "clean": r"\((tweets/(text|repair).py|ftfy/|emoji/)",
     "validation and JSON": r"\((pydantic|json|email)/|\(fastapi/(dependencies/|encoders|_compat)|^serialize_response ",
+    "monitoring": r"\((serve/(monitoring|collection)|tweets/drift).py",
     "metrics": r"\(prometheus_client/|\(serve/metrics.py",
     "logs": r"\((logging|pythonjsonlogger)/|\(serve/logs.py",
     "queue and batches": r"\(serve/(batching|models).py|\(tweets/exported.py",

@@ -58,12 +58,14 @@ class Service:
             found = await asyncio.to_thread(models.load, self.settings)
         except Exception as error:  # noqa: BLE001  whatever is wrong with the new one, the old one serves on
             self.metrics.reloads.labels("failed").inc()
+            self.metrics.last_reload.set(0)
             log.error("reload failed: %s; version %s stays", one_line(error), self.served.version)
             return
         self.served = found
         self.monitoring.watch(found)
         self._tell_metrics()
         self.metrics.reloads.labels("done").inc()
+        self.metrics.last_reload.set(1)
         log.info("reloaded: version %s", found.version)
 
     async def predict(self, request: Request, texts: Sequence[str]) -> tuple[models.Served, Floats]:

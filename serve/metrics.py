@@ -62,6 +62,10 @@ class Metrics(RequestMetrics):
         self.reloads = Counter("tweets_model_reloads_total", "Reloads of the model", ["outcome"], registry=registry)
         for outcome in ("done", "failed"):  # there from the start: Prometheus sees no increase in what begins at 1
             self.reloads.labels(outcome)
+        self.last_reload = Gauge(
+            "tweets_model_last_reload_successful", "Did the latest reload give a model? 1 before any", registry=registry
+        )
+        self.last_reload.set(1)
         self.model = Info("tweets_model", "The model that is served", registry=registry)
         self.model_time = Gauge(
             "tweets_model_timestamp_seconds", "When the model's folder was written", registry=registry

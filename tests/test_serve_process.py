@@ -376,7 +376,11 @@ def test_a_reload_that_fails_its_check_keeps_the_model(folder: Path, tmp_path: P
         assert "model.onnx: SHA-256 is" in line["message"]
         assert f"version {version} stays" in line["message"]
         assert predict(running.url, "a").json()["version"] == version
-        assert 'tweets_model_reloads_total{outcome="failed"}' in metrics(running)
+        assert "tweets_model_last_reload_successful 0.0" in metrics(running)
+        content[-1] ^= 1
+        (folder / exported.MODEL).write_bytes(content)
+        os.kill(running.process.pid, signal.SIGHUP)
+        wait_for(lambda: "tweets_model_last_reload_successful 1.0" in metrics(running), SECONDS)
 
 
 def test_the_last_of_two_reloads_counts(folder: Path, tmp_path: Path) -> None:
