@@ -1,5 +1,6 @@
 """The stage baseline: the scores it writes are those of the model that it saved."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from conftest import LABELS, ROOT, made_up_tweets, set_param
 from sklearn.metrics import accuracy_score, f1_score
 
 from stages import baseline, fetch, prepare
-from tweets import tfidf
+from tweets import params, tfidf
 from tweets.errors import UserError
 
 
@@ -98,6 +99,16 @@ def test_params_that_leave_no_ngrams_are_refused_and_the_old_model_stays(
     assert str(raised.value).startswith("no n-grams to learn from, with baseline.word_ngrams = ")
     assert message in str(raised.value)
     assert Path("models/baseline/weights.safetensors").read_bytes() == before
+
+
+def test_fitting_ends_near_the_one_optimum(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So near that no rounding, another on another processor, decides what is predicted."""
+    rows = pd.read_parquet("data/prepared/train.parquet")
+    texts, classes = rows["text"].tolist(), rows["label"].map(LABELS.index).tolist()
+    settings = dataclasses.replace(params.load("baseline", baseline.BaselineParams), C=100.0)
+    found = baseline.fit(texts, classes, LABELS, settings).predict(texts)
+    monkeypatch.setattr(baseline, "TOLERANCE", 1e-10)
+    assert np.abs(found - baseline.fit(texts, classes, LABELS, settings).predict(texts)).max() < 1e-4
 
 
 def test_the_bytes_do_not_depend_on_the_kernels_that_openblas_would_choose(prepared: Path) -> None:

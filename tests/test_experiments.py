@@ -90,7 +90,7 @@ def story(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
     commit(repository, "commit", "-qm", "Tweets in Git")
     command = ["bash", "tools/story.sh", str(folder / "played")]
     result = subprocess.run(
-        command, cwd=repository, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=repository, env=ENVIRONMENT, capture_output=True, text=True, timeout=1500, check=False
     )
     return result, folder / "played"
 
