@@ -328,7 +328,7 @@ FAULTS = (
     Fault("8 clients with lists of 500 tweets", overload, ("Saturated", "LatencyHigh", "RequestsRefused")),
     Fault("a model cut short, and SIGHUP", harmed_model, ("ModelReloadFailed",)),
     Fault("a model of 91 days ago, and SIGHUP", old_model, ("ModelStale",)),
-    Fault("no file may grow (RLIMIT_FSIZE)", disk_full, ("LogRecordsDropped", "CollectedRowsLost")),
+    Fault("no file may grow (RLIMIT_FSIZE)", disk_full, ("LogRecordsDropped", "CollectionFailing", "CollectedRowsLost")),
     Fault("tweets in capitals", other_tweets, ("Drift",)),
     Fault("other labels sent back", wrong_labels, ("LiveAccuracyLow",)),
     Fault("no requests", silence, ("NoTraffic",)),

@@ -61,7 +61,7 @@ SERVING = {
     "queue and batches": r"\(serve/(batching|models).py|\(tweets/exported.py",
     "limits of a request": r"\(serve/requests.py|\(limits/",
     "routes": r"\((fastapi|starlette|anyio)/|\(serve/app.py",
-    "HTTP": r"\(uvicorn/|\(serve/__main__.py",
+    "HTTP": r"\(uvicorn/|\(serve/(connections|__main__).py",
     "event loop": r"\(asyncio/",  # uvloop's, which is no Python either
 }
 

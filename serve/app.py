@@ -203,7 +203,7 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackReq
                 message = f"body.labels: {label[:40]!r} is none of the labels: {', '.join(service.served.labels)}"
                 raise Refused(409, message, "unknown_label")
         try:
-            missing = await asyncio.to_thread(service.monitoring.label, body.request_id, body.labels)
+            missing = await service.monitoring.label(body.request_id, body.labels)
         except OSError as error:
             log.error("feedback: %s", error)
             raise Refused(503, "the labels could not be kept; try again", "collection", {"Retry-After": "1"}) from None

@@ -5,8 +5,8 @@ services may share a folder: SQLite's write-ahead log lets them take turns.
 """
 
 import logging
+import math
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -18,8 +18,10 @@ from tweets.errors import UserError, one_line
 FILE = "predictions.sqlite"
 WAITING = 10_000  # rows that may wait for a disk that is full or slow
 SHARE = 20  # of a file that is too large, this part of the rows goes at once
-OLD = 10_000  # rows that are looked at each time for being too old
-PATIENCE = 5  # seconds to wait for another service that writes
+SECONDS_BETWEEN_AGES = 600.0  # between two looks for rows that are too old
+LOG_BYTES = 4 * 2**20  # of SQLite's write-ahead log, beside the file, as a rule; SQLite empties it at that size
+MOST_LOG_BYTES = 64 * 2**20  # while another program reads the file, which keeps it from being emptied
+PATIENCE = 2  # seconds to wait for another service that writes
 LABELLED = 1_000  # predictions with a true label, the latest, that the accuracy is taken from
 
 SCHEMA = """
@@ -69,15 +71,16 @@ PLACES = ", ".join("?" * len(Row.__dataclass_fields__))
 
 
 class Collection:
-    """The predictions in a folder. Its methods may wait for a disk, so they are not for the event loop."""
+    """The predictions in a folder, for one thread at a time; its methods may wait for a disk."""
 
     def __init__(self, folder: Path, *, max_bytes: int, max_days: float, metrics: Metrics) -> None:
         """Open the folder, or make it. Raises UserError when nothing can be written there."""
         self.path, self.max_bytes, self.max_seconds = folder / FILE, max_bytes, max_days * 86400
         self.metrics = metrics
         self._waiting: deque[Row] = deque()
-        self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
+        self._file = (0, 0)  # device and inode of the database
+        self._looked = -math.inf  # when rows that are too old were looked for
         self._failing = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,65 +91,69 @@ class Collection:
     def write(self, rows: Iterable[Row], now: float) -> None:
         """Write rows, and those that could not be written before; then drop what is too much or older than allowed.
 
-        What cannot be written waits for the next call, WAITING rows at most; more are lost, and counted.
+        What cannot be written waits for the next call, WAITING rows at most; more are lost, and counted. `now` is in
+        seconds since 1970.
         """
-        with self._lock:
-            self._waiting.extend(rows)
-            while len(self._waiting) > WAITING:
-                self._waiting.popleft()
-                self.metrics.lost_rows.inc()
-            if self._waiting:
-                self._try(now)
+        self._waiting.extend(rows)
+        if self._waiting or now - self._looked >= SECONDS_BETWEEN_AGES:
+            self._try(now)
+        while len(self._waiting) > WAITING:
+            self._waiting.popleft()
+            self.metrics.lost_rows.inc()
+        self.metrics.waiting_rows.set(len(self._waiting))
 
     def label(self, request: str, truths: Sequence[str | None]) -> int | None:
         """Write down the true labels of a request's predictions, the latest of that id, but for those that are None.
 
         Where one of them is not here, nothing is written, and its number is returned. Raises OSError when they cannot
-        be written.
+        be written, or one may be among the predictions that could not be.
         """
         latest = "SELECT max(id) FROM predictions WHERE request = ? AND number = ?"
         change = f"UPDATE predictions SET truth = ? WHERE id = ({latest})"  # noqa: S608
-        with self._lock:
-            try:
-                database = self._open()
-                with database:
-                    for number, truth in enumerate(truths):
-                        if truth and not database.execute(change, (truth, request, number)).rowcount:
-                            database.rollback()
-                            return number
-            except sqlite3.Error as error:
-                self._close()
-                raise OSError(f"{self.path}: {one_line(error)}") from None
+        try:
+            database = self._open()
+            with database:
+                for number, truth in enumerate(truths):
+                    if truth and not database.execute(change, (truth, request, number)).rowcount:
+                        database.rollback()
+                        if self._waiting:
+                            raise OSError(f"{self.path}: {len(self._waiting)} predictions wait to be written")
+                        return number
+        except sqlite3.Error as error:
+            self._close()
+            raise OSError(f"{self.path}: {one_line(error)}") from None
         return None
 
-    def right(self, version: str) -> tuple[int, int]:
-        """Return how many of the latest labelled predictions of a model are right, and how many there are."""
-        with self._lock:
-            try:
-                latest = "SELECT label, truth FROM predictions WHERE truth IS NOT NULL AND version = ?"
-                right, labelled = (
-                    self._open()
-                    .execute(
-                        f"SELECT total(label = truth), count(*) FROM ({latest} ORDER BY id DESC LIMIT {LABELLED})",  # noqa: S608
-                        (version,),
-                    )
-                    .fetchone()
+    def right(self, version: str) -> tuple[int, int] | None:
+        """Return how many of the latest labelled predictions of a model are right, and how many there are.
+
+        None where the file cannot be read.
+        """
+        try:
+            latest = "SELECT label, truth FROM predictions WHERE truth IS NOT NULL AND version = ?"
+            right, labelled = (
+                self._open()
+                .execute(
+                    f"SELECT total(label = truth), count(*) FROM ({latest} ORDER BY id DESC LIMIT {LABELLED})",  # noqa: S608
+                    (version,),
                 )
-            except sqlite3.Error:
-                self._close()
-                return 0, 0
-            return int(right), labelled
+                .fetchone()
+            )
+        except sqlite3.Error:
+            self._close()
+            return None
+        return int(right), labelled
 
     def close(self) -> None:
         """Close the file. What still waits is lost, and counted."""
-        with self._lock:
-            self.metrics.lost_rows.inc(len(self._waiting))
-            self._waiting.clear()
-            self._close()
+        self.metrics.lost_rows.inc(len(self._waiting))
+        self._waiting.clear()
+        self._close()
 
     def _try(self, now: float) -> None:
         try:
             database = self._open()
+            self._bound_log(database)
             with database:
                 database.executemany(
                     f"INSERT INTO predictions ({COLUMNS}) VALUES ({PLACES})",  # noqa: S608
@@ -165,47 +172,76 @@ class Collection:
         self._waiting.clear()
         try:
             self._bound(database, now)
-        except sqlite3.Error as error:  # as where another service reads for long: the next time will do
+        except sqlite3.Error as error:  # as where another service writes for long: the next time will do
             log.warning("collection: %s: %s; it stays as large as it is", self.path, one_line(error))
 
+    def _bound_log(self, database: sqlite3.Connection) -> None:
+        """Empty the write-ahead log where it has grown. Raises OSError where somebody reads what is in it."""
+        size = self._log_size()
+        if size > MOST_LOG_BYTES:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self._log_size() > MOST_LOG_BYTES:
+            raise OSError(f"its log has {size / 1e6:.0f} MB: another program has been reading the file for long")
+
+    def _log_size(self) -> int:
+        try:
+            return Path(f"{self.path}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def _bound(self, database: sqlite3.Connection, now: float) -> None:
-        """Drop the oldest rows of a file that is too large, and those that are too old."""
-        with database:
-            database.execute(
-                "DELETE FROM predictions WHERE at < ? AND id IN (SELECT id FROM predictions ORDER BY id LIMIT ?)",
-                (now - self.max_seconds, OLD),
-            )
+        """Drop rows that are too old, once in a while, and the oldest of a file that is too large."""
+        dropped = 0
+        if now - self._looked >= SECONDS_BETWEEN_AGES:
+            self._looked = now
+            with database:
+                dropped = database.execute("DELETE FROM predictions WHERE at < ?", (now - self.max_seconds,)).rowcount
         share = "SELECT min(id) + (max(id) - min(id)) / ? FROM predictions"
         while self._bytes(database) > self.max_bytes:
             with database:
-                done = database.execute(f"DELETE FROM predictions WHERE id <= ({share})", (SHARE,))  # noqa: S608
-            database.execute("PRAGMA incremental_vacuum").fetchall()
-            if not done.rowcount:
+                gone = database.execute(f"DELETE FROM predictions WHERE id <= ({share})", (SHARE,)).rowcount  # noqa: S608
+            if not gone:
                 break
+            dropped += gone
+        if dropped:
+            database.execute("PRAGMA incremental_vacuum").fetchall()
 
     @staticmethod
     def _bytes(database: sqlite3.Connection) -> int:
-        pages, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-        return int(pages * size)
+        """Return how large the file is, without the pages that are free."""
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+        return int((pages - free) * size)
 
     def _open(self) -> sqlite3.Connection:
-        """Return the database, opened anew where it was closed or its file is gone."""
-        if self._database and not self.path.exists():
+        """Return the database, opened anew where it was closed, or another file or none lies in its place."""
+        if self._database and self._identity() != self._file:
             self._close()
         if not self._database:
             database = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
             try:
-                database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, so that files can shrink
+                [is_made] = database.execute("PRAGMA schema_version").fetchone()
+                if not is_made:
+                    database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table: the file can shrink
                 database.execute("PRAGMA journal_mode = WAL")
-                database.execute(
-                    "PRAGMA synchronous = NORMAL"
-                )  # what is committed outlives the process, not the machine
+                # What is committed outlives the process, not the machine.
+                database.execute("PRAGMA synchronous = NORMAL")
+                database.execute("PRAGMA secure_delete = FAST")  # a dropped text is no longer in the file
+                database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
                 database.executescript(SCHEMA)
-            except sqlite3.Error:
+                self._file = self._identity()
+            except (OSError, sqlite3.Error):
                 database.close()
                 raise
             self._database = database
         return self._database
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_dev, found.st_ino
 
     def _close(self) -> None:
         if self._database:

@@ -1,5 +1,6 @@
 """What Prometheus reads at /metrics."""
 
+import math
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -13,7 +14,7 @@ from prometheus_client import (
 )
 
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
+CERTAIN = 1.959964  # standard deviations of a 95 % interval
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
 
@@ -71,6 +72,9 @@ class Metrics(RequestMetrics):
             "tweets_model_timestamp_seconds", "When the model's folder was written", registry=registry
         )
         self.collected_rows = Counter("tweets_collected_rows_total", "Predictions kept", registry=registry)
+        self.waiting_rows = Gauge(
+            "tweets_waiting_rows", "Predictions that could not be kept yet, as on a full disk", registry=registry
+        )
         self.lost_rows = Counter(
             "tweets_lost_rows_total", "Predictions that should have been kept or looked at", registry=registry
         )
@@ -90,3 +94,25 @@ class Metrics(RequestMetrics):
             Gauge(f"tweets_live_accuracy{bound}", f"Of those predictions{what}", registry=registry)
             for bound, what in (("", ""), ("_low", ": where its 95 % interval begins"), ("_high", ": where it ends"))
         )
+        self.tell_accuracy(0, 0)
+
+    def tell_accuracy(self, right: int, labelled: int) -> None:
+        """Set the gauges of the live accuracy: how many predictions are right, of those whose label is known."""
+        self.labelled_texts.set(labelled)
+        self.accuracy.set(right / labelled if labelled else math.nan)
+        low, high = wilson(right, labelled)
+        self.accuracy_low.set(low)
+        self.accuracy_high.set(high)
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, `right` of `rows`; all of [0, 1] where there are none.
+
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
+    """
+    if not rows:
+        return 0.0, 1.0
+    share, square = right / rows, CERTAIN**2 / rows
+    middle = (share + square / 2) / (1 + square)
+    half = CERTAIN * math.sqrt(share * (1 - share) / rows + square / (4 * rows)) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,16 +1,17 @@
 """What the service learns of its own predictions, off the path of requests: a collection of them, drift, accuracy.
 
 Requests leave what they predicted in a queue. A thread empties it: it writes to the collection, slides the window of
-the latest texts along, and compares that with the model's reference.
+the latest texts along, and compares that with the model's reference. True labels that come in it writes down too.
 """
 
+import asyncio
 import json
 import logging
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,8 @@ from tweets.exported import Outputs
 WRITE = 0.5  # seconds between two looks at the queue: what a process that is killed may lose
 COMPARE = 5.0  # seconds between two comparisons with the reference
 WAITING = 20_000  # texts that may wait for the thread
+LABELS = 100  # requests with labels that may
 LAST = 1.0  # seconds that the thread has at the end
-CERTAIN = 1.959964  # standard deviations of a 95 % interval
 
 log = logging.getLogger("serve")
 
@@ -40,6 +41,15 @@ class Predicted:
     texts: Sequence[str]
     outputs: Outputs
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """True labels that a request tells, and where it waits for the number of one whose prediction is not kept."""
+
+    request: str
+    truths: Sequence[str | None]
+    missing: Future[int | None]
 
 
 class Window:
@@ -78,8 +88,8 @@ class Monitoring:
             self.collection = Collection(settings.collect, max_bytes=max_bytes, max_days=max_days, metrics=metrics)
         self._queue: deque[Predicted] = deque()
         self._added, self._taken = 0, 0  # texts; each is counted by one side only
-        self._taking = threading.Lock()
-        self._ending = threading.Event()
+        self._labels: deque[Labelled] = deque()
+        self._woken, self._ending = threading.Event(), threading.Event()
         self._clock = time.time() - time.monotonic()  # a clock that is set while the service runs moves nothing
         self._thread = threading.Thread(target=self._run, name="monitoring", daemon=True)
         self.watch(served)
@@ -99,6 +109,7 @@ class Monitoring:
     def stop(self) -> None:
         """Write what still waits. What the disk does not take within LAST seconds is lost."""
         self._ending.set()
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join(LAST)
 
@@ -112,55 +123,73 @@ class Monitoring:
         self._added += len(texts)
         self._queue.append(Predicted(served, request, texts, outputs, self.now()))
 
-    def label(self, request: str, truths: Sequence[str | None]) -> int | None:
-        """Write down the true labels of a request's predictions, but for those that are None.
+    async def label(self, request: str, truths: Sequence[str | None]) -> int | None:
+        """Let the thread write down the true labels of a request's predictions, but for those that are None.
 
         Where one of them is not kept, nothing is written, and its number is returned. Raises OSError when they cannot
         be written.
         """
         if not self.collection:
             return 0
-        self._take()  # the predictions may be of a moment ago
-        missing = self.collection.label(request, truths)
-        self._tell_accuracy()
-        return missing
+        if len(self._labels) >= LABELS:
+            raise OSError(f"{LABELS} requests with labels wait to be written")
+        asked = Labelled(request, truths, Future())
+        self._labels.append(asked)
+        self._woken.set()
+        return await asyncio.wrap_future(asked.missing)
 
     def _run(self) -> None:
         compared = time.monotonic()
         self._tell_accuracy()
-        while not self._ending.wait(WRITE):
+        while not self._ending.is_set():
+            self._woken.wait(WRITE)
+            self._woken.clear()
             try:
                 self._take()
+                self._label()
                 if time.monotonic() - compared >= COMPARE:
                     compared = time.monotonic()
                     self._compare()
+                    self._tell_accuracy()  # another service may have had feedback, and the model may be another
             except Exception:
                 log.exception("monitoring: an error; it goes on with what comes next")
         self._take()
+        self._label()
         if self.collection:
             self.collection.close()
 
     def _take(self) -> None:
         """Empty the queue, into the collection and the window."""
-        with self._taking:
-            rows: list[Row] = []
-            window = self._window
-            for _ in range(len(self._queue)):
-                found = self._queue.popleft()
-                self._taken += len(found.texts)
-                seen = drift.describe(found.texts, found.outputs)
-                if found.served is window.served:
-                    window.add(seen)
-                if self.collection:
-                    rows += rows_of(found, seen, self.keeps_text)
+        rows: list[Row] = []
+        window = self._window
+        for _ in range(len(self._queue)):
+            found = self._queue.popleft()
+            self._taken += len(found.texts)
+            seen = drift.describe(found.texts, found.outputs)
+            if found.served is window.served:
+                window.add(seen)
             if self.collection:
-                self.collection.write(rows, self.now())
-            self.metrics.window_texts.set(window.filled)
+                rows += rows_of(found, seen, self.keeps_text)
+        if self.collection:
+            self.collection.write(rows, self.now())
+        self.metrics.window_texts.set(window.filled)
+
+    def _label(self) -> None:
+        """Write down the labels that came in; their predictions may be of a moment ago, so those come first."""
+        if not self.collection or not self._labels:
+            return
+        for _ in range(len(self._labels)):
+            asked = self._labels.popleft()
+            if asked.missing.set_running_or_notify_cancel():  # else its client has left
+                try:
+                    asked.missing.set_result(self.collection.label(asked.request, asked.truths))
+                except OSError as error:
+                    asked.missing.set_exception(error)
+        self._tell_accuracy()
 
     def _compare(self) -> None:
         window = self._window
-        with self._taking:
-            texts = window.texts() if self.looks_for_drift else None
+        texts = window.texts() if self.looks_for_drift else None
         found = window.comparison.statistics(texts) if texts else {}
         if window is not self._window:
             return
@@ -172,14 +201,9 @@ class Monitoring:
             self.metrics.drift_threshold.labels(name).set(window.served.reference.thresholds[name])
 
     def _tell_accuracy(self) -> None:
-        if not self.collection:
-            return
-        right, labelled = self.collection.right(self._window.served.version)
-        low, high = wilson(right, labelled)
-        self.metrics.labelled_texts.set(labelled)
-        self.metrics.accuracy.set(right / labelled if labelled else math.nan)
-        self.metrics.accuracy_low.set(low)
-        self.metrics.accuracy_high.set(high)
+        found = self.collection.right(self._window.served.version) if self.collection else None
+        if found:
+            self.metrics.tell_accuracy(*found)
 
 
 def rows_of(found: Predicted, seen: drift.Texts, keeps_text: bool) -> list[Row]:
@@ -201,16 +225,3 @@ def rows_of(found: Predicted, seen: drift.Texts, keeps_text: bool) -> list[Row]:
         )
         for number, output in enumerate(found.outputs)
     ]
-
-
-def wilson(right: int, rows: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, `right` of `rows`; all of [0, 1] where there are none.
-
-    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
-    """
-    if not rows:
-        return 0.0, 1.0
-    share, square = right / rows, CERTAIN**2 / rows
-    middle = (share + square / 2) / (1 + square)
-    half = CERTAIN * math.sqrt(share * (1 - share) / rows + square / (4 * rows)) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -23,6 +23,10 @@ S = TypeVar("S", bound=BaseSettings)
 SECRET = ("api_keys", "admin_key")  # whoever sets a key in place of its hash must not find it in a log
 
 
+def _empty_is_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
 def _hashes(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -72,7 +76,8 @@ class Settings(BaseSettings):
     log_text: bool = False  # write the tweets themselves to the log
 
     drift: bool = True  # compare what comes in with the model's reference
-    collect: Path | None = None  # a folder: keep what is predicted there, in SQLite; several services may share it
+    # A folder: keep what is predicted there, in SQLite; several services may share it.
+    collect: Annotated[Path | None, BeforeValidator(_empty_is_none)] = None
     collect_text: bool = False  # the tweets themselves, too
     collect_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20  # the oldest go when the file is larger
     collect_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30  # or when they are older

@@ -1,5 +1,8 @@
 """What the service learns of its predictions while it serves: real processes, their folders, their metrics."""
 
+import asyncio
+import dataclasses
+import resource
 import shutil
 import signal
 import sqlite3
@@ -9,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from conftest import LABELS, wait_for
 from serving import SECONDS, Running, predict, serving
 
 from serve import app, collection, models, monitoring, settings
-from serve.monitoring import Monitoring, wilson
+from serve.metrics import wilson
+from serve.monitoring import Monitoring
 from tweets import drift, exported, files
 from tweets.errors import UserError
 
@@ -134,12 +139,49 @@ def test_a_folder_that_goes_away_costs_no_request(model: Path, tmp_path: Path) -
         running.wait_until_logged("written again")
 
 
+def test_a_full_disk_costs_no_request(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path, collect=tmp_path / "kept") as running:
+        process = psutil.Process(running.process.pid)
+        process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        answers = [predict(running.url, text) for text in TEXTS]
+        assert all(answer.ok for answer in answers)
+        wait_for(lambda: metrics(running.url)["tweets_waiting_rows"] == len(TEXTS), SECONDS)
+        told = {"request_id": answers[0].headers["X-Request-ID"], "labels": LABELS[:1]}
+        assert fed_back(running.url, **told).status_code == 503
+        process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for(lambda: metrics(running.url)["tweets_waiting_rows"] == 0, SECONDS)
+        assert fed_back(running.url, **told).status_code == 204
+    assert len(rows(tmp_path / "kept")) == len(TEXTS)
+
+
+def test_labels_that_cannot_be_written_do_not_pile_up(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitoring, "LABELS", 2)
+    kept: Monitoring = started(model, collect=tmp_path)[1].monitoring  # its thread does not run
+
+    async def ask() -> list[Any]:
+        asked = [asyncio.create_task(kept.label("r", ["a"])) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        asked[0].cancel()
+        await asyncio.sleep(0.01)
+        kept._label()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    left, missing, refused = asyncio.run(ask())
+    assert isinstance(left, asyncio.CancelledError)
+    assert missing == 0
+    assert str(refused) == "2 requests with labels wait to be written"
+
+
 def test_without_a_folder_nothing_is_kept_and_feedback_says_so(model: Path, tmp_path: Path) -> None:
     with serving(model, tmp_path, drift=False) as running:
         assert predict(running.url, "a").ok
         answer = fed_back(running.url, request_id="a", labels=LABELS)
         assert answer.status_code == 404
         assert answer.json()["error"].endswith("is kept: none are; TWEETS_COLLECT names a folder for them")
+        found = metrics(running.url)  # and no alert: what accuracy is, nobody knows
+        assert (found["tweets_live_accuracy_low"], found["tweets_live_accuracy_high"]) == (0, 1)
     assert [path.suffix for path in tmp_path.iterdir()] == [".log"]
 
 
@@ -198,8 +240,11 @@ def test_what_waits_is_bounded(model: Path, tmp_path: Path, monkeypatch: pytest.
     assert service.metrics.registry.get_sample_value("tweets_lost_rows_total") == 2
 
 
-def test_a_new_model_begins_a_new_window(model: Path) -> None:
-    _, service = started(model)
+def test_a_new_model_begins_a_new_window_and_has_no_labels(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitoring, "WRITE", 60)  # the thread leaves it to this test
+    _, service = started(model, collect=tmp_path)
     kept: Monitoring = service.monitoring
     kept.start()
     size = service.served.reference.window
@@ -208,12 +253,18 @@ def test_a_new_model_begins_a_new_window(model: Path) -> None:
     kept._compare()
     gauges = service.metrics.registry
     assert gauges.get_sample_value("tweets_drift_statistic", {"feature": "length"}) is not None
+    assert kept.collection
+    kept.collection.label("old", ["a"])  # as another service on the folder may
+    kept._tell_accuracy()
+    assert gauges.get_sample_value("tweets_labelled_texts") == 1
     old = service.served
-    kept.watch(models.load(service.settings))
+    kept.watch(dataclasses.replace(models.load(service.settings), version="new"))
     kept.add(old, "late", ["a"], old.predict(["a"]))  # was under way in the reload
     kept._take()
     kept._compare()
+    kept._tell_accuracy()
     kept.stop()
+    assert gauges.get_sample_value("tweets_labelled_texts") == 0
     assert gauges.get_sample_value("tweets_drift_window_texts") == 0
     assert gauges.get_sample_value("tweets_drift_statistic", {"feature": "length"}) is None
 

@@ -7,7 +7,8 @@ Takes a CSV, TSV or Parquet file with a column of texts, or what a service has k
 drift or not, and in what. Writes drift/report.html, Evidently's report on the same, against the validation rows.
 
 Exits with 3 where there is drift, with 1 where there is something wrong with the file. A file is looked at in windows
-as long as the service's, in the order of its rows; drift is when more than one in CHANCE of them alarms.
+as long as the service's, in the order of its rows; what is left for the last one is filled up with the rows before it.
+Drift is when so many windows alarm as would by chance in fewer than one in a hundred files without drift.
 """
 
 import argparse
@@ -18,18 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 from tqdm import tqdm
 
-from serve import models
+from serve import models, settings
 from serve.collection import FILE
-from serve.settings import Settings
 from tweets import drift, errors, files, sources, tables
 from tweets.errors import UserError, one_line
 from tweets.split import VALID
 
 REPORT = Path("drift/report.html")
 DRIFT = 3  # the exit status
-CHANCE = 20
+CHANCE = 0.01
 AXES = 3  # of the embeddings, in Evidently's report
 CHUNK = 256  # texts
 
@@ -61,7 +62,9 @@ def collected(served: models.Served, path: Path) -> drift.Texts:
     except sqlite3.Error as error:
         raise UserError(f"{path}: not what a service keeps: {one_line(error)}") from None
     if not rows:
-        others = f"; it has those of {', '.join(versions)}" if versions else ""
+        others = (
+            f"; it has those of {', '.join(versions)} (TWEETS_VERSION names the one in models/onnx)" if versions else ""
+        )
         raise UserError(f"{path}: no predictions of version {served.version}, which lies in models/onnx{others}")
     labels, confidence, length, unknown, capitals, embeddings = zip(*rows, strict=True)
     return drift.Texts(
@@ -87,18 +90,19 @@ def texts_of(path: str, column: str) -> list[str]:
 
 
 def alarming(served: models.Served, seen: drift.Texts) -> list[list[str]]:
-    """Return what alarms in each whole window."""
+    """Return what alarms in each window."""
     size = served.reference.window
     comparison = drift.Comparison(served.reference.axes, served.reference.sample)
-    windows = [seen.take(np.arange(start, start + size)) for start in range(0, len(seen) - size + 1, size)]
+    starts = [min(start, len(seen) - size) for start in range(0, len(seen), size)]
+    windows = [seen.take(np.arange(start, start + size)) for start in starts]
     return [drift.alarms(comparison.statistics(window), served.reference.thresholds) for window in windows]
 
 
-def verdict(found: list[list[str]]) -> tuple[bool, str]:
-    """Return whether there is drift, and the line that says so."""
+def verdict(found: list[list[str]], false_alarms: float) -> tuple[bool, str]:
+    """Return whether there is drift, and the line that says so. Without drift `false_alarms` of the windows alarm."""
     alarmed = sum(map(bool, found))
     of = f"{alarmed} of {len(found)} windows alarm"
-    if alarmed * CHANCE <= len(found):
+    if binom.sf(alarmed - 1, len(found), false_alarms) >= CHANCE:  # of so many alarms, or more
         return False, f"no drift: {of}"
     counts = Counter(name for names in found for name in names)
     return True, f"drift in {', '.join(name for name, _ in counts.most_common())}: {of}"
@@ -131,7 +135,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--column", default="text", help="the column of the file that holds the texts")
     options = parser.parse_args()
-    served = models.load(Settings())
+    served = models.load(settings.load())
     if Path(options.data).suffix == Path(FILE).suffix:
         seen = collected(served, Path(options.data))
         check(len(seen), served, options.data)
@@ -139,7 +143,7 @@ def main() -> None:
         texts = texts_of(options.data, options.column)
         check(len(texts), served, options.data)
         seen = describe(served, texts)
-    is_drift, line = verdict(alarming(served, seen))
+    is_drift, line = verdict(alarming(served, seen), served.reference.false_alarms)
     validation = tables.read_parquet(Path(f"data/prepared/{VALID}.parquet"))["raw"].tolist()
     report(frame(served, describe(served, validation)), frame(served, seen))
     print(f"{line}; {REPORT} shows more")

@@ -109,6 +109,7 @@ class Reference:
 
     model: str  # SHA-256 of the model that it was made for
     window: Annotated[int, Field(ge=2)]  # texts
+    false_alarms: Number  # share of the windows without drift in which any statistic is above its threshold
     axes: Axes
     sample: Sample
     thresholds: dict[str, Number]
@@ -232,7 +233,14 @@ def reference(
     window = min(window, len(validation) // 2)
     shuffled = validation.take(np.random.default_rng(seed).permutation(len(validation)))
     found = thresholds(shuffled, axes, classes, window=window, false_alarms=false_alarms, seed=seed)
-    return Reference(model=model, window=window, axes=axes, sample=sample(shuffled, axes, classes), thresholds=found)
+    return Reference(
+        model=model,
+        window=window,
+        false_alarms=false_alarms,
+        axes=axes,
+        sample=sample(shuffled, axes, classes),
+        thresholds=found,
+    )
 
 
 def alarms(statistics: dict[str, float], limits: dict[str, Any]) -> list[str]:
