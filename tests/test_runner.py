@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import requests
 import yaml
-from conftest import ENVIRONMENT, ROOT, run, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, run, wait_for
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from playwright.sync_api import Browser, expect
@@ -32,6 +33,7 @@ from runner.store import Full, Queue, Taken
 from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers
 from serve import keys
 from serve.metrics import RequestMetrics
+from tools import isolated
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("runner")  # they share a runner
@@ -185,6 +187,45 @@ def test_what_ran_when_the_runner_was_killed_is_decided_on(workers: Workers, que
     assert result["commit"] == head
     assert result["valid"] == json.loads((workers.root / "metrics/train.json").read_text())["valid"]
     assert result["test"]["macro_f1"] == json.loads((workers.root / "metrics/evaluate.json").read_text())["macro_f1"]
+
+
+def complete(workers: Workers, name: str) -> str:
+    """Leave an experiment as DVC leaves it when it has finished, in its clone only; return its commit."""
+    clone = workers.folder / "work" / name / "clone"
+    run(workers.root, "git", "clone", "--quiet", str(workers.root), str(clone))
+    commit(clone, "commit", "--quiet", "--allow-empty", "-m", name)
+    head, made = run(clone, "git", "rev-parse", "HEAD^", "HEAD").stdout.split()
+    run(clone, "git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", made)
+    queue = workers.queue
+    queue.add(name, {"train.lr": 0.1}, head)
+    queue.claim()
+    return made
+
+
+def test_what_dvc_finished_without_the_runner_is_taken_over(workers: Workers, queue: Queue) -> None:
+    made = complete(workers, "a")
+    workers._recover(queue.get("a"))
+    again = queue.claim()
+    assert again
+    assert again.interruptions == 0
+    workers._run(again)
+    found = queue.get("a")
+    assert (found.state, found.error) == ("done", "")
+    assert found.result
+    assert found.result["commit"] == made
+    assert not (workers.folder / "work/a").exists()
+
+
+def test_a_fetch_that_fails_is_tried_again(workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(workers, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated, "fetch", Mock(side_effect=UserError("git fetch: cannot lock ref")))
+        workers._run(queue.get("a"))
+    again = queue.claim()
+    assert again
+    assert again.interruptions == 1
+    workers._run(again)
+    assert queue.get("a").state == "done"
 
 
 def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
@@ -463,31 +504,18 @@ def test_the_page_shows_runs_and_cancels_experiments(
         assert errors == []
 
 
-def test_an_experiment_whose_dvc_is_killed_goes_on(checkout: Checkout, training: str) -> None:
+@pytest.mark.parametrize("killed", ["dvc", "stage"])
+def test_an_experiment_whose_dvc_or_stage_is_killed_goes_on(checkout: Checkout, training: str, killed: str) -> None:
     before = checkout.shown(training)["interruptions"]
     old = checkout.processes()
-    checkout.dvc().kill()
+    if killed == "dvc":
+        checkout.dvc().kill()
+    else:
+        next(process for process in old if isolated.is_stage(process)).kill()
     wait_for(lambda: checkout.shown(training)["interruptions"] == before + 1, SECONDS)
     wait_for(lambda: checkout.log(training).count("train: going on from step") == before + 1, SECONDS)
     assert not any(process.is_running() for process in old)
     assert checkout.shown(training)["started"]
-
-
-def test_a_runner_that_is_killed_goes_on_with_what_ran_and_what_waits(checkout: Checkout, training: str) -> None:
-    checkout.add({"train.lr": 0.002}, "next")  # if it is not there
-    before = checkout.shown(training)["interruptions"]
-    assert checkout.running
-    checkout.running.process.kill()
-    checkout.running.process.wait()
-    old = checkout.processes()
-    assert old  # they outlive it
-    checkout.start()
-    assert not any(process.is_running() for process in old)
-    shown = checkout.shown(training)
-    assert shown["state"] in ("queued", "running")
-    assert shown["interruptions"] == before + 1
-    assert checkout.shown("next")["state"] == "queued"
-    checkout.wait_until(training, "running")
 
 
 def test_a_cancelled_training_leaves_nothing(checkout: Checkout, training: str) -> None:
@@ -526,6 +554,24 @@ def test_an_experiment_that_fails_says_why(checkout: Checkout) -> None:
     shown = checkout.wait_until("too-long", "failed")
     assert shown["error"] == "featurize: featurize.max_length = 128: encoder takes 64 at most"
     assert not (checkout.folder / WORK / "too-long").exists()
+
+
+def test_a_runner_that_is_killed_goes_on_with_what_ran_and_what_waits(checkout: Checkout) -> None:
+    checkout.add(LONG, "kept")
+    checkout.add({"train.lr": 0.001}, "waiting")
+    wait_for(lambda: any(isolated.is_stage(process) for process in checkout.processes()), SECONDS)
+    assert checkout.running
+    checkout.running.process.kill()
+    checkout.running.process.wait()
+    old = checkout.processes()
+    assert old  # they outlive it
+    checkout.start()
+    assert not any(process.is_running() for process in old)
+    shown = checkout.shown("kept")
+    assert shown["state"] in ("queued", "running")
+    assert shown["interruptions"] == 1
+    assert checkout.shown("waiting")["state"] == "queued"
+    checkout.wait_until("kept", "running")
 
 
 def test_sigterm_ends_what_runs_and_keeps_it_for_the_next_start(checkout: Checkout) -> None:
