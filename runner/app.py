@@ -5,7 +5,6 @@ import contextlib
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp
 
 from runner import overrides
 from runner.settings import Settings
-from runner.store import Experiment, Full, Queue, State, Taken
+from runner.store import Experiment, Full, State, Taken
 from runner.workers import Workers
 from serve import keys
 from serve.metrics import RequestMetrics
@@ -76,20 +75,15 @@ async def authorised(
         raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
 
 
-def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics) -> ASGIApp:
-    """Return the application for the checkout at `root`; its queue, and what runs, lie in `folder`.
-
-    Raises UserError when the queue cannot be read, and when `root` is no checkout.
-    """
-    queue = Queue(folder / "queue.db", settings.queue_size)
-    workers = Workers(root, folder, queue, settings.jobs)
+def create(settings: Settings, workers: Workers, metrics: RequestMetrics) -> ASGIApp:
+    """Return the application, which starts and stops the workers, and closes their queue."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(workers.start)
         yield
         await asyncio.to_thread(workers.stop)
-        queue.close()
+        workers.queue.close()
 
     app = FastAPI(title="Experiments", lifespan=lifespan, openapi_url=None)  # all but health needs the key
     app.state.admin_key = settings.admin_key
@@ -104,7 +98,7 @@ def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics
         """Tell that the process answers."""
         return {"live": True}
 
-    app.include_router(_routes(root, queue, workers))
+    app.include_router(_routes(workers))
     requests = Requests(app, settings, metrics)
     if not settings.page_origin:
         return requests
@@ -116,7 +110,8 @@ def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics
     )
 
 
-def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
+def _routes(workers: Workers) -> APIRouter:
+    queue = workers.queue
     router = APIRouter(prefix="/experiments", dependencies=[Depends(authorised)])
 
     def shown(experiment: Experiment) -> Shown:
@@ -135,7 +130,7 @@ def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
 
     @router.post("", status_code=202)
     def add(body: Wanted, response: Response) -> Shown:
-        added = _add(root, queue, body)
+        added = _add(workers, body)
         workers.wake()
         response.headers["Location"] = f"/experiments/{added.name}"
         return shown(added)
@@ -166,8 +161,9 @@ def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
     return router
 
 
-def _add(root: Path, queue: Queue, body: Wanted) -> Experiment:
+def _add(workers: Workers, body: Wanted) -> Experiment:
     """Queue what was asked for. Raises Refused when its params, its name or the queue stand against it."""
+    root, queue = workers.root, workers.queue
     commit = isolated.git(root, "rev-parse", "HEAD").strip()
     try:
         values = overrides.checked(overrides.committed(root, commit), body.params)

@@ -23,6 +23,7 @@ from tweets.errors import UserError, one_line
 INTERRUPTIONS = 2  # after which an experiment runs again; with one more it has failed
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_AFTER_AN_ERROR = 5.0
+SECONDS_BETWEEN_SIGNALS = 1.0  # of a shutdown, which sends them to DVC and to this process in whatever order
 LOG_BYTES = 256 * 1024  # of an experiment's log, its end
 LIVE = Path("dvclive/metrics.json")
 
@@ -51,9 +52,13 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """End what runs, to go on with it at the next start, and wait for the threads."""
+    def begin_to_stop(self) -> None:
+        """Begin nothing more, and end what runs, to go on with it at the next start. A signal's handler may call it."""
         self._stopping.set()
+
+    def stop(self) -> None:
+        """Do so, and wait for the threads."""
+        self.begin_to_stop()
         self.wake()
         for thread in self._threads:
             thread.join()
@@ -123,7 +128,7 @@ class Workers:
         except Exception as caught:  # noqa: BLE001  whatever it was, the others run
             if self.queue.get(experiment.name).cancelling:
                 self._end(experiment, "cancelled")
-            elif self._stopping.is_set():
+            elif self._stopping.wait(SECONDS_BETWEEN_SIGNALS):
                 self.queue.put_back(experiment.name, interrupted=False)
             elif isinstance(caught, _Interrupted):
                 self._interrupted(experiment, one_line(caught))

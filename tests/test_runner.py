@@ -10,7 +10,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from unittest.mock import Mock
 import psutil
 import pytest
 import requests
+import uvicorn
 import yaml
 from conftest import ENVIRONMENT, ROOT, commit, run, wait_for
 from fastapi.testclient import TestClient
@@ -27,10 +29,11 @@ from playwright.sync_api import Browser, expect
 from serving import Running, serving
 
 from runner import overrides
+from runner.__main__ import Server
 from runner.app import create
 from runner.settings import Settings
 from runner.store import Full, Queue, Taken
-from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers
+from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers, _Interrupted
 from serve import keys
 from serve.metrics import RequestMetrics
 from tools import isolated
@@ -243,11 +246,45 @@ def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
         assert workers.live("a") == {"stage": "train", "metrics": metrics, "macro_f1": []}
 
 
-def test_a_queue_that_cannot_be_used_is_told(clone: Path, tmp_path: Path) -> None:
-    client = TestClient(create(Settings(admin_key=keys.hashed(KEY)), clone, tmp_path, RequestMetrics()))
+def die_at_once(shutdown: Callable[[], None]) -> Callable[..., None]:
+    """Return what stands for DVC where all processes are sent SIGTERM, and it dies before the runner has noticed."""
+
+    def run_dvc(*_: Any) -> None:
+        threading.Timer(0.1, shutdown).start()
+        raise _Interrupted("`dvc exp run` was ended by signal 15")
+
+    return run_dvc
+
+
+def test_a_stop_is_no_interruption_and_nothing_begins_after_it(
+    workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = run(workers.root, "git", "rev-parse", "HEAD").stdout.strip()
+    server = Server(uvicorn.Config(Mock()), workers)
+    monkeypatch.setattr(workers, "_run_dvc", die_at_once(lambda: server.handle_exit(signal.SIGTERM, None)))
+    for name in "ab":
+        queue.add(name, {}, head)
+    workers.start()
+    for thread in workers._threads:
+        thread.join(SECONDS)
+    assert server.should_exit
+    assert [(each.state, each.interruptions, bool(each.started)) for each in queue.all()] == [
+        ("queued", 0, False),
+        ("queued", 0, True),
+    ]
+
+
+@pytest.fixture
+def client(workers: Workers) -> TestClient:
+    """A client of the application whose workers do not run."""
+    application = create(Settings(admin_key=keys.hashed(KEY)), workers, RequestMetrics())
+    return TestClient(application, headers={"Authorization": f"Bearer {KEY}"})
+
+
+def test_a_queue_that_cannot_be_used_is_told(client: TestClient, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "queue.db")) as file:
         file.execute("DROP TABLE experiments")
-    answer = client.get("/experiments", headers={"Authorization": f"Bearer {KEY}"})
+    answer = client.get("/experiments")
     assert (answer.status_code, answer.json()) == (
         503,
         {"error": "the queue cannot be used: no such table: experiments"},
@@ -575,14 +612,18 @@ def test_a_runner_that_is_killed_goes_on_with_what_ran_and_what_waits(checkout: 
 
 
 def test_sigterm_ends_what_runs_and_keeps_it_for_the_next_start(checkout: Checkout) -> None:
-    checkout.add(LONG, "kept")
+    checkout.add(LONG, "kept")  # if it is not there
     wait_for(checkout.processes, SECONDS)
+    before = checkout.shown("kept")["interruptions"]
     assert checkout.running
+    for process in checkout.processes():  # as systemd does, and a shutdown
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
     checkout.running.process.send_signal(signal.SIGTERM)
     assert checkout.running.process.wait(SECONDS) == 0
     assert checkout.processes() == []
     queue = Queue(checkout.folder / ".cache/runner/queue.db", size=2)
-    assert (queue.get("kept").state, queue.get("kept").interruptions) == ("queued", 0)
+    assert (queue.get("kept").state, queue.get("kept").interruptions) == ("queued", before)
     queue.close()
 
 
