@@ -131,7 +131,6 @@ def _routes(workers: Workers) -> APIRouter:
     @router.post("", status_code=202)
     def add(body: Wanted, response: Response) -> Shown:
         added = _add(workers, body)
-        workers.wake()
         response.headers["Location"] = f"/experiments/{added.name}"
         return shown(added)
 
@@ -149,7 +148,7 @@ def _routes(workers: Workers) -> APIRouter:
         found = await asyncio.to_thread(known, name)
         if found.state in ENDED:
             raise Refused(409, f"{found.name} is {found.state}: there is nothing to cancel", "nothing_to_cancel")
-        found = await asyncio.to_thread(queue.cancel, name)
+        found = await asyncio.to_thread(workers.cancel, name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_TO_CANCEL):
                 while found.state not in ENDED:
@@ -163,7 +162,7 @@ def _routes(workers: Workers) -> APIRouter:
 
 def _add(workers: Workers, body: Wanted) -> Experiment:
     """Queue what was asked for. Raises Refused when its params, its name or the queue stand against it."""
-    root, queue = workers.root, workers.queue
+    root = workers.root
     commit = isolated.git(root, "rev-parse", "HEAD").strip()
     try:
         values = overrides.checked(overrides.committed(root, commit), body.params)
@@ -173,9 +172,9 @@ def _add(workers: Workers, body: Wanted) -> Experiment:
     if name in isolated.experiments(root):
         raise Refused(409, f"there is an experiment {name} already: `dvc exp remove {name}`, or another name", "taken")
     try:
-        return queue.add(name, values, commit)
+        return workers.add(name, values, commit)
     except Taken:
         raise Refused(409, f"an experiment {name} waits or runs already", "taken") from None
     except Full:
-        message = f"{queue.size} experiments wait already; try again when one has ended"
+        message = f"{workers.queue.size} experiments wait already; try again when one has ended"
         raise Refused(503, message, "queue_full", {"Retry-After": "60"}) from None

@@ -59,14 +59,28 @@ class Workers:
     def stop(self) -> None:
         """Do so, and wait for the threads."""
         self.begin_to_stop()
-        self.wake()
+        with self._added:
+            self._added.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def wake(self) -> None:
-        """Tell the workers that something waits."""
+    def add(self, name: str, params: dict[str, Any], commit: str) -> Experiment:
+        """Queue an experiment, and remove what forgotten ones have left. Raises Taken, or Full."""
         with self._added:
+            added = self.queue.add(name, params, commit)
+            shutil.rmtree(self._place(name, "").folder, ignore_errors=True)
+            kept = {self.log_of(experiment.name) for experiment in self.queue.all() if experiment.name != name}
+            for path in set(self.folder.glob("logs/*.txt")) - kept:
+                path.unlink()
             self._added.notify_all()
+        return added
+
+    def cancel(self, name: str) -> Experiment:
+        """Cancel an experiment, of one that waits its checkpoints too; return it as it is now. Raises KeyError."""
+        with self._added:  # nobody claims it meanwhile
+            if self.queue.get(name).state == "queued":
+                shutil.rmtree(self._place(name, "").folder, ignore_errors=True)
+            return self.queue.cancel(name)
 
     def log_of(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.txt"
@@ -110,7 +124,8 @@ class Workers:
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                experiment = self.queue.claim()
+                with self._added:
+                    experiment = self.queue.claim()
                 if experiment:
                     self._run(experiment)
                     continue

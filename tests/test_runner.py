@@ -281,6 +281,35 @@ def client(workers: Workers) -> TestClient:
     return TestClient(application, headers={"Authorization": f"Bearer {KEY}"})
 
 
+def test_a_name_that_is_used_again_has_a_new_log_and_forgotten_ones_have_none(
+    workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.store.KEPT", 1)
+    workers.log_of("old").parent.mkdir(parents=True)
+    for name in ("old", "failed", "failed"):
+        assert workers.add(name, {}, "c0ffee").state == "queued"
+        assert workers.tail(name) == ""
+        workers.log_of(name).write_text("Running stage 'evaluate'\n")
+        left = workers.folder / "work" / name / "clone"
+        left.mkdir(parents=True)
+        queue.claim()
+        queue.end(name, "failed", "why")
+    workers.add("new", {}, "c0ffee")
+    assert [path.stem for path in workers.log_of("old").parent.iterdir()] == ["failed"]
+    workers.add("failed", {}, "c0ffee")
+    assert not left.exists()
+    assert list(workers.log_of("old").parent.iterdir()) == []
+
+
+def test_what_waits_again_and_is_cancelled_leaves_nothing(client: TestClient, workers: Workers, queue: Queue) -> None:
+    queue.add("a", {}, "c0ffee")
+    queue.claim()
+    (workers.folder / "work/a/checkpoints").mkdir(parents=True)
+    queue.put_back("a", interrupted=False)
+    assert client.delete("/experiments/a").json()["state"] == "cancelled"
+    assert not (workers.folder / "work/a").exists()
+
+
 def test_a_queue_that_cannot_be_used_is_told(client: TestClient, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "queue.db")) as file:
         file.execute("DROP TABLE experiments")
