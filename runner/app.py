@@ -76,7 +76,10 @@ async def authorised(
 
 
 def create(settings: Settings, workers: Workers, metrics: RequestMetrics) -> ASGIApp:
-    """Return the application, which starts and stops the workers, and closes their queue."""
+    """Return the application, which starts and stops the workers, and closes their queue.
+
+    Raises UserError when the workers' checkout has no commit with the stages.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -111,7 +114,7 @@ def create(settings: Settings, workers: Workers, metrics: RequestMetrics) -> ASG
 
 
 def _routes(workers: Workers) -> APIRouter:
-    queue = workers.queue
+    queue, code = workers.queue, overrides.code(workers.root, "HEAD")
     router = APIRouter(prefix="/experiments", dependencies=[Depends(authorised)])
 
     def shown(experiment: Experiment) -> Shown:
@@ -130,7 +133,7 @@ def _routes(workers: Workers) -> APIRouter:
 
     @router.post("", status_code=202)
     def add(body: Wanted, response: Response) -> Shown:
-        added = _add(workers, body)
+        added = _add(workers, code, body)
         response.headers["Location"] = f"/experiments/{added.name}"
         return shown(added)
 
@@ -160,10 +163,15 @@ def _routes(workers: Workers) -> APIRouter:
     return router
 
 
-def _add(workers: Workers, body: Wanted) -> Experiment:
-    """Queue what was asked for. Raises Refused when its params, its name or the queue stand against it."""
+def _add(workers: Workers, code: str, body: Wanted) -> Experiment:
+    """Queue what was asked for. Raises Refused when its params, its name or the queue stand against it.
+
+    So does other code than that of the start: the schema is imported, and would be held against newer params.
+    """
     root = workers.root
     commit = isolated.git(root, "rev-parse", "HEAD").strip()
+    if overrides.code(root, commit) != code:
+        raise Refused(503, "the code has changed since the runner started; restart it", "code_changed")
     try:
         values = overrides.checked(overrides.committed(root, commit), body.params)
     except UserError as error:

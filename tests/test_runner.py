@@ -310,6 +310,17 @@ def test_what_waits_again_and_is_cancelled_leaves_nothing(client: TestClient, wo
     assert not (workers.folder / "work/a").exists()
 
 
+def test_params_are_not_held_against_the_schema_of_other_code(client: TestClient, clone: Path) -> None:
+    wanted = {"params": {"train.lr": -1}}
+    for path, status in ((Path("README.md"), 422), (Path("stages/train.py"), 503)):
+        with (clone / path).open("a") as file:
+            file.write("# changed\n")
+        commit(clone, "commit", "-qam", "Change")
+        answer = client.post("/experiments", json=wanted)
+        assert answer.status_code == status
+    assert answer.json() == {"error": "the code has changed since the runner started; restart it"}
+
+
 def test_a_queue_that_cannot_be_used_is_told(client: TestClient, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "queue.db")) as file:
         file.execute("DROP TABLE experiments")
