@@ -350,7 +350,7 @@ class Checkout:
     def start(self) -> Running:
         log = self.folder.parent / f"runner-{len(list(self.folder.parent.glob('runner-*')))}.log"
         with log.open("wb") as stderr:
-            settings = environment(port=self.port, page_origin=self.page)
+            settings = environment(port=self.port, page_origin=self.page, log_level="debug")
             process = subprocess.Popen([sys.executable, "-m", "runner"], cwd=self.folder, env=settings, stderr=stderr)
         self.running = Running(process, log, self.port)
         wait_for(lambda: "at port" in log.read_text() or process.poll() is not None, SECONDS)
@@ -505,6 +505,20 @@ def test_a_number_that_python_does_not_read_is_refused(checkout: Checkout) -> No
     url, body = f"http://127.0.0.1:{checkout.port}/experiments", b'{"params": {"train.epochs": 1' + b"0" * 5000 + b"}}"
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     assert requests.post(url, data=body, headers=headers, timeout=60).status_code == 400
+
+
+def test_an_error_in_the_runner_is_told_in_its_log_alone(checkout: Checkout) -> None:
+    head = checkout.folder / ".git/HEAD"
+    head.rename(head.with_name("away"))
+    try:
+        answer = checkout.add({"train.lr": 0.002}, "next")
+    finally:
+        head.with_name("away").rename(head)
+    told = {"error": "an error in the service; its log has it under the request's id"}
+    assert (answer.status_code, answer.json()) == (500, told)
+    assert checkout.running
+    log = checkout.running.log
+    wait_for(lambda: "Traceback" in log.read_text(), SECONDS)
 
 
 def test_names_that_nobody_knows(checkout: Checkout) -> None:
@@ -668,11 +682,15 @@ def test_sigterm_ends_what_runs_and_keeps_it_for_the_next_start(checkout: Checko
 
 
 def test_no_key_and_no_hash_is_in_anything_that_was_written(checkout: Checkout) -> None:
-    """Of the runner, its queue and its experiments; the tests before have sent keys, right and wrong ones."""
+    """Of the runner, its queue and its experiments; the tests before have sent keys, right and wrong ones.
+
+    One of them met an error, whose traceback is in a log. The logs hold what they can, down to `debug`.
+    """
     written = [*checkout.folder.parent.glob("runner-*.log"), *(checkout.folder / ".cache/runner").rglob("*.*")]
     texts = {path: path.read_bytes() for path in written if path.is_file()}
     assert len([path for path in texts if path.suffix == ".txt"]) >= 3
     assert len([path for path in texts if path.suffix == ".log"]) >= 2
+    assert any(b"Traceback" in text for path, text in texts.items() if path.suffix == ".log")
     for path, text in texts.items():
         for secret in (KEY, keys.hashed(KEY), keys.hashed(KEY)[:8]):
             assert secret.encode() not in text, path
