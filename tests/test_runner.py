@@ -265,8 +265,10 @@ def test_a_stop_is_no_interruption_and_nothing_begins_after_it(
     for name in "ab":
         queue.add(name, {}, head)
     workers.start()
-    for thread in workers._threads:
-        thread.join(SECONDS)
+    try:
+        wait_for(lambda: not any(thread.is_alive() for thread in workers._threads), 20)
+    finally:
+        workers.stop()
     assert server.should_exit
     assert [(each.state, each.interruptions, bool(each.started)) for each in queue.all()] == [
         ("queued", 0, False),
