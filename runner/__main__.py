@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -18,6 +19,8 @@ from starlette.types import ASGIApp
 
 from runner import app, overrides
 from runner.settings import Settings
+from runner.store import Queue
+from runner.workers import Workers
 from serve import logs
 from serve.connections import Protocol, bound
 from serve.metrics import RequestMetrics
@@ -31,11 +34,21 @@ log = logging.getLogger("runner")
 
 
 class Server(uvicorn.Server):
-    """A server that says where it answers."""
+    """A server that says where it answers, and tells the workers at once that it has to end."""
+
+    def __init__(self, config: uvicorn.Config, workers: Workers) -> None:
+        super().__init__(config)
+        self.workers = workers
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         log.info("running experiments, at port %s", (sockets or [])[0].getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        first = not self.should_exit  # another one may come in the midst of this
+        super().handle_exit(sig, frame)
+        if first:
+            self.workers.begin_to_stop()  # before requests under way are answered, for seconds
 
 
 def main() -> None:
@@ -49,12 +62,15 @@ def main() -> None:
         raise UserError(f"{folder}: another runner works here; end it first") from None
     with lock:
         metrics = RequestMetrics()
-        application = app.create(chosen, root, folder, metrics)
+        workers = Workers(root, folder, Queue(folder / "queue.db", chosen.queue_size), chosen.jobs)
+        application = app.create(chosen, workers, metrics)
         overrides.import_stages()
-        serve(application, bound(chosen.host, chosen.port), chosen, metrics)
+        serve(application, workers, bound(chosen.host, chosen.port), chosen, metrics)
 
 
-def serve(application: ASGIApp, listener: socket.socket, chosen: Settings, metrics: RequestMetrics) -> None:
+def serve(
+    application: ASGIApp, workers: Workers, listener: socket.socket, chosen: Settings, metrics: RequestMetrics
+) -> None:
     """Answer until SIGTERM."""
     Protocol.receive_timeout, Protocol.send_timeout = chosen.receive_timeout, chosen.request_timeout
     writer = logs.start(chosen.log_level, metrics.dropped_logs)
@@ -71,7 +87,7 @@ def serve(application: ASGIApp, listener: socket.socket, chosen: Settings, metri
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has ended
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        Server(config).run([listener])
+        Server(config, workers).run([listener])
     finally:
         writer.stop()
 

@@ -5,7 +5,6 @@ import contextlib
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp
 
 from runner import overrides
 from runner.settings import Settings
-from runner.store import Experiment, Full, Queue, State, Taken
+from runner.store import Experiment, Full, State, Taken
 from runner.workers import Workers
 from serve import keys
 from serve.metrics import RequestMetrics
@@ -76,20 +75,18 @@ async def authorised(
         raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
 
 
-def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics) -> ASGIApp:
-    """Return the application for the checkout at `root`; its queue, and what runs, lie in `folder`.
+def create(settings: Settings, workers: Workers, metrics: RequestMetrics) -> ASGIApp:
+    """Return the application, which starts and stops the workers, and closes their queue.
 
-    Raises UserError when the queue cannot be read, and when `root` is no checkout.
+    Raises UserError when the workers' checkout has no commit with the stages.
     """
-    queue = Queue(folder / "queue.db", settings.queue_size)
-    workers = Workers(root, folder, queue, settings.jobs)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(workers.start)
         yield
         await asyncio.to_thread(workers.stop)
-        queue.close()
+        workers.queue.close()
 
     app = FastAPI(title="Experiments", lifespan=lifespan, openapi_url=None)  # all but health needs the key
     app.state.admin_key = settings.admin_key
@@ -104,7 +101,7 @@ def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics
         """Tell that the process answers."""
         return {"live": True}
 
-    app.include_router(_routes(root, queue, workers))
+    app.include_router(_routes(workers))
     requests = Requests(app, settings, metrics)
     if not settings.page_origin:
         return requests
@@ -116,7 +113,8 @@ def create(settings: Settings, root: Path, folder: Path, metrics: RequestMetrics
     )
 
 
-def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
+def _routes(workers: Workers) -> APIRouter:
+    queue, code = workers.queue, overrides.code(workers.root, "HEAD")
     router = APIRouter(prefix="/experiments", dependencies=[Depends(authorised)])
 
     def shown(experiment: Experiment) -> Shown:
@@ -135,8 +133,7 @@ def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
 
     @router.post("", status_code=202)
     def add(body: Wanted, response: Response) -> Shown:
-        added = _add(root, queue, body)
-        workers.wake()
+        added = _add(workers, code, body)
         response.headers["Location"] = f"/experiments/{added.name}"
         return shown(added)
 
@@ -154,7 +151,7 @@ def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
         found = await asyncio.to_thread(known, name)
         if found.state in ENDED:
             raise Refused(409, f"{found.name} is {found.state}: there is nothing to cancel", "nothing_to_cancel")
-        found = await asyncio.to_thread(queue.cancel, name)
+        found = await asyncio.to_thread(workers.cancel, name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_TO_CANCEL):
                 while found.state not in ENDED:
@@ -166,9 +163,15 @@ def _routes(root: Path, queue: Queue, workers: Workers) -> APIRouter:
     return router
 
 
-def _add(root: Path, queue: Queue, body: Wanted) -> Experiment:
-    """Queue what was asked for. Raises Refused when its params, its name or the queue stand against it."""
+def _add(workers: Workers, code: str, body: Wanted) -> Experiment:
+    """Queue what was asked for. Raises Refused when its params, its name or the queue stand against it.
+
+    So does other code than that of the start: the schema is imported, and would be held against newer params.
+    """
+    root = workers.root
     commit = isolated.git(root, "rev-parse", "HEAD").strip()
+    if overrides.code(root, commit) != code:
+        raise Refused(503, "the code has changed since the runner started; restart it", "code_changed")
     try:
         values = overrides.checked(overrides.committed(root, commit), body.params)
     except UserError as error:
@@ -177,9 +180,9 @@ def _add(root: Path, queue: Queue, body: Wanted) -> Experiment:
     if name in isolated.experiments(root):
         raise Refused(409, f"there is an experiment {name} already: `dvc exp remove {name}`, or another name", "taken")
     try:
-        return queue.add(name, values, commit)
+        return workers.add(name, values, commit)
     except Taken:
         raise Refused(409, f"an experiment {name} waits or runs already", "taken") from None
     except Full:
-        message = f"{queue.size} experiments wait already; try again when one has ended"
+        message = f"{workers.queue.size} experiments wait already; try again when one has ended"
         raise Refused(503, message, "queue_full", {"Retry-After": "60"}) from None

@@ -38,6 +38,11 @@ def import_stages() -> None:
         declared.section(stage)
 
 
+def code(root: Path, commit: str) -> str:
+    """Return what tells whether the schema is the same at two commits: Git's ids of the folders it is imported from."""
+    return isolated.git(root, "rev-parse", *(f"{commit}:{folder}" for folder in ("stages", "tweets")))
+
+
 def committed(root: Path, commit: str) -> dict[str, Any]:
     """Return the content of params.yaml at a commit. Raises UserError where there is none."""
     content = yaml.safe_load(isolated.git(root, "show", f"{commit}:params.yaml"))

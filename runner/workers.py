@@ -18,15 +18,20 @@ from runner import overrides
 from runner.store import Experiment, Queue
 from tools import isolated
 from tools.isolated import Place
-from tweets.errors import one_line
+from tweets.errors import UserError, one_line
 
 INTERRUPTIONS = 2  # after which an experiment runs again; with one more it has failed
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_AFTER_AN_ERROR = 5.0
+SECONDS_BETWEEN_SIGNALS = 1.0  # of a shutdown, which sends them to DVC and to this process in whatever order
 LOG_BYTES = 256 * 1024  # of an experiment's log, its end
 LIVE = Path("dvclive/metrics.json")
 
 log = logging.getLogger("runner")
+
+
+class _Interrupted(Exception):  # noqa: N818  the experiment has no error
+    """Something killed an experiment, which can go on."""
 
 
 class Workers:
@@ -47,17 +52,35 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """End what runs, to go on with it at the next start, and wait for the threads."""
+    def begin_to_stop(self) -> None:
+        """Begin nothing more, and end what runs, to go on with it at the next start. A signal's handler may call it."""
         self._stopping.set()
-        self.wake()
+
+    def stop(self) -> None:
+        """Do so, and wait for the threads."""
+        self.begin_to_stop()
+        with self._added:
+            self._added.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def wake(self) -> None:
-        """Tell the workers that something waits."""
+    def add(self, name: str, params: dict[str, Any], commit: str) -> Experiment:
+        """Queue an experiment, and remove what forgotten ones have left. Raises Taken, or Full."""
         with self._added:
+            added = self.queue.add(name, params, commit)
+            shutil.rmtree(self._place(name, "").folder, ignore_errors=True)
+            kept = {self.log_of(experiment.name) for experiment in self.queue.all() if experiment.name != name}
+            for path in set(self.folder.glob("logs/*.txt")) - kept:
+                path.unlink()
             self._added.notify_all()
+        return added
+
+    def cancel(self, name: str) -> Experiment:
+        """Cancel an experiment, of one that waits its checkpoints too; return it as it is now. Raises KeyError."""
+        with self._added:  # nobody claims it meanwhile
+            if self.queue.get(name).state == "queued":
+                shutil.rmtree(self._place(name, "").folder, ignore_errors=True)
+            return self.queue.cancel(name)
 
     def log_of(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.txt"
@@ -93,13 +116,16 @@ class Workers:
             self._end(experiment, "done", result=result(self.root, experiment.name))
         elif experiment.cancelling:
             self._end(experiment, "cancelled")
+        elif _is_complete(place, experiment.name):
+            self.queue.put_back(experiment.name, interrupted=False)  # a worker takes it over
         else:
             self._interrupted(experiment, "the runner was killed")
 
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                experiment = self.queue.claim()
+                with self._added:
+                    experiment = self.queue.claim()
                 if experiment:
                     self._run(experiment)
                     continue
@@ -113,28 +139,34 @@ class Workers:
         """Run an experiment, and note how it ended."""
         log.info("running", extra={"experiment": experiment.name})
         try:
-            code, error = self._ran(experiment)
-            if code == 0:
-                found = result(self.root, experiment.name)
+            found = self._ran(experiment)
         except Exception as caught:  # noqa: BLE001  whatever it was, the others run
-            self._end(experiment, "failed", one_line(caught))
-            return
-        if code == 0:
-            self._end(experiment, "done", result=found)
-        elif self.queue.get(experiment.name).cancelling:
-            self._end(experiment, "cancelled")
-        elif self._stopping.is_set():
-            self.queue.put_back(experiment.name, interrupted=False)
-        elif code < 0:
-            self._interrupted(experiment, f"`dvc exp run` was ended by signal {-code}")
+            if self.queue.get(experiment.name).cancelling:
+                self._end(experiment, "cancelled")
+            elif self._stopping.wait(SECONDS_BETWEEN_SIGNALS):
+                self.queue.put_back(experiment.name, interrupted=False)
+            elif isinstance(caught, _Interrupted):
+                self._interrupted(experiment, one_line(caught))
+            else:
+                self._end(experiment, "failed", one_line(caught))
         else:
-            self._end(experiment, "failed", error)
+            self._end(experiment, "done", result=found)
 
-    def _ran(self, experiment: Experiment) -> tuple[int, str]:
-        """Return DVC's exit status, negative where a signal ended it, and the line of its log that says why."""
+    def _ran(self, experiment: Experiment) -> dict[str, Any]:
+        """Return an experiment's scores. Raises _Interrupted when something killed it, others when it has failed."""
         content = overrides.committed(self.root, experiment.commit)
         local = isolated.local_paths(self.root, [content["fetch"]["path"], content["featurize"]["encoder"]])
         place = self._place(experiment.name, experiment.commit, local)
+        if not _is_complete(place, experiment.name):  # as where only its fetch was interrupted
+            self._run_dvc(place, experiment)
+        try:
+            isolated.fetch(place, experiment.name)
+        except UserError as error:
+            raise _Interrupted(one_line(error)) from None
+        return result(self.root, experiment.name)
+
+    def _run_dvc(self, place: Place, experiment: Experiment) -> None:
+        """Let DVC run an experiment. Raises _Interrupted when a signal ended it or a stage, UserError when it fails."""
         place.folder.mkdir(parents=True, exist_ok=True)
         isolated.make_clone(place)
         path = self.log_of(experiment.name)
@@ -147,9 +179,14 @@ class Workers:
             finally:
                 isolated.end_group(process)
         if process.returncode == 0:
-            isolated.fetch(place, experiment.name)
+            return
         shutil.rmtree(place.clone)
-        return process.returncode, isolated.error_in(path.read_bytes()[begin:].decode("utf-8", "replace"))
+        if process.returncode < 0:
+            raise _Interrupted(f"`dvc exp run` was ended by signal {-process.returncode}")
+        output = path.read_bytes()[begin:].decode("utf-8", "replace")
+        if killed := isolated.killed_in(output):  # by the kernel when memory is short, for one
+            raise _Interrupted(killed)
+        raise UserError(isolated.error_in(output))
 
     def _follow(self, process: subprocess.Popen[bytes], name: str) -> None:
         """Wait until DVC ends, or must."""
@@ -169,6 +206,11 @@ class Workers:
         shutil.rmtree(self._place(experiment.name, "").folder, ignore_errors=True)
         self.queue.end(experiment.name, state, error, result)
         log.info(state, extra={"experiment": experiment.name, "error": error})
+
+
+def _is_complete(place: Place, name: str) -> bool:
+    """Tell whether DVC has finished an experiment in its clone."""
+    return (place.clone / ".git").is_dir() and name in isolated.experiments(place.clone)
 
 
 def result(root: Path, name: str) -> dict[str, Any]:

@@ -10,28 +10,33 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import requests
+import uvicorn
 import yaml
-from conftest import ENVIRONMENT, ROOT, run, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, run, wait_for
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from playwright.sync_api import Browser, expect
 from serving import Running, serving
 
 from runner import overrides
+from runner.__main__ import Server
 from runner.app import create
 from runner.settings import Settings
 from runner.store import Full, Queue, Taken
-from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers
+from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers, _Interrupted
 from serve import keys
 from serve.metrics import RequestMetrics
+from tools import isolated
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("runner")  # they share a runner
@@ -187,6 +192,45 @@ def test_what_ran_when_the_runner_was_killed_is_decided_on(workers: Workers, que
     assert result["test"]["macro_f1"] == json.loads((workers.root / "metrics/evaluate.json").read_text())["macro_f1"]
 
 
+def complete(workers: Workers, name: str) -> str:
+    """Leave an experiment as DVC leaves it when it has finished, in its clone only; return its commit."""
+    clone = workers.folder / "work" / name / "clone"
+    run(workers.root, "git", "clone", "--quiet", str(workers.root), str(clone))
+    commit(clone, "commit", "--quiet", "--allow-empty", "-m", name)
+    head, made = run(clone, "git", "rev-parse", "HEAD^", "HEAD").stdout.split()
+    run(clone, "git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", made)
+    queue = workers.queue
+    queue.add(name, {"train.lr": 0.1}, head)
+    queue.claim()
+    return made
+
+
+def test_what_dvc_finished_without_the_runner_is_taken_over(workers: Workers, queue: Queue) -> None:
+    made = complete(workers, "a")
+    workers._recover(queue.get("a"))
+    again = queue.claim()
+    assert again
+    assert again.interruptions == 0
+    workers._run(again)
+    found = queue.get("a")
+    assert (found.state, found.error) == ("done", "")
+    assert found.result
+    assert found.result["commit"] == made
+    assert not (workers.folder / "work/a").exists()
+
+
+def test_a_fetch_that_fails_is_tried_again(workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(workers, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated, "fetch", Mock(side_effect=UserError("git fetch: cannot lock ref")))
+        workers._run(queue.get("a"))
+    again = queue.claim()
+    assert again
+    assert again.interruptions == 1
+    workers._run(again)
+    assert queue.get("a").state == "done"
+
+
 def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
     assert workers.tail("a") == ""
     assert workers.live("a") == {"stage": None, "metrics": None, "macro_f1": []}
@@ -202,11 +246,87 @@ def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
         assert workers.live("a") == {"stage": "train", "metrics": metrics, "macro_f1": []}
 
 
-def test_a_queue_that_cannot_be_used_is_told(clone: Path, tmp_path: Path) -> None:
-    client = TestClient(create(Settings(admin_key=keys.hashed(KEY)), clone, tmp_path, RequestMetrics()))
+def die_at_once(shutdown: Callable[[], None]) -> Callable[..., None]:
+    """Return what stands for DVC where all processes are sent SIGTERM, and it dies before the runner has noticed."""
+
+    def run_dvc(*_: Any) -> None:
+        threading.Timer(0.1, shutdown).start()
+        raise _Interrupted("`dvc exp run` was ended by signal 15")
+
+    return run_dvc
+
+
+def test_a_stop_is_no_interruption_and_nothing_begins_after_it(
+    workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = run(workers.root, "git", "rev-parse", "HEAD").stdout.strip()
+    server = Server(uvicorn.Config(Mock()), workers)
+    monkeypatch.setattr(workers, "_run_dvc", die_at_once(lambda: server.handle_exit(signal.SIGTERM, None)))
+    for name in "ab":
+        queue.add(name, {}, head)
+    workers.start()
+    try:
+        wait_for(lambda: not any(thread.is_alive() for thread in workers._threads), 20)
+    finally:
+        workers.stop()
+    assert server.should_exit
+    assert [(each.state, each.interruptions, bool(each.started)) for each in queue.all()] == [
+        ("queued", 0, False),
+        ("queued", 0, True),
+    ]
+
+
+@pytest.fixture
+def client(workers: Workers) -> TestClient:
+    """A client of the application whose workers do not run."""
+    application = create(Settings(admin_key=keys.hashed(KEY)), workers, RequestMetrics())
+    return TestClient(application, headers={"Authorization": f"Bearer {KEY}"})
+
+
+def test_a_name_that_is_used_again_has_a_new_log_and_forgotten_ones_have_none(
+    workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.store.KEPT", 1)
+    workers.log_of("old").parent.mkdir(parents=True)
+    for name in ("old", "failed", "failed"):
+        assert workers.add(name, {}, "c0ffee").state == "queued"
+        assert workers.tail(name) == ""
+        workers.log_of(name).write_text("Running stage 'evaluate'\n")
+        left = workers.folder / "work" / name / "clone"
+        left.mkdir(parents=True)
+        queue.claim()
+        queue.end(name, "failed", "why")
+    workers.add("new", {}, "c0ffee")
+    assert [path.stem for path in workers.log_of("old").parent.iterdir()] == ["failed"]
+    workers.add("failed", {}, "c0ffee")
+    assert not left.exists()
+    assert list(workers.log_of("old").parent.iterdir()) == []
+
+
+def test_what_waits_again_and_is_cancelled_leaves_nothing(client: TestClient, workers: Workers, queue: Queue) -> None:
+    queue.add("a", {}, "c0ffee")
+    queue.claim()
+    (workers.folder / "work/a/checkpoints").mkdir(parents=True)
+    queue.put_back("a", interrupted=False)
+    assert client.delete("/experiments/a").json()["state"] == "cancelled"
+    assert not (workers.folder / "work/a").exists()
+
+
+def test_params_are_not_held_against_the_schema_of_other_code(client: TestClient, clone: Path) -> None:
+    wanted = {"params": {"train.lr": -1}}
+    for path, status in ((Path("README.md"), 422), (Path("stages/train.py"), 503)):
+        with (clone / path).open("a") as file:
+            file.write("# changed\n")
+        commit(clone, "commit", "-qam", "Change")
+        answer = client.post("/experiments", json=wanted)
+        assert answer.status_code == status
+    assert answer.json() == {"error": "the code has changed since the runner started; restart it"}
+
+
+def test_a_queue_that_cannot_be_used_is_told(client: TestClient, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "queue.db")) as file:
         file.execute("DROP TABLE experiments")
-    answer = client.get("/experiments", headers={"Authorization": f"Bearer {KEY}"})
+    answer = client.get("/experiments")
     assert (answer.status_code, answer.json()) == (
         503,
         {"error": "the queue cannot be used: no such table: experiments"},
@@ -232,7 +352,7 @@ class Checkout:
     def start(self) -> Running:
         log = self.folder.parent / f"runner-{len(list(self.folder.parent.glob('runner-*')))}.log"
         with log.open("wb") as stderr:
-            settings = environment(port=self.port, page_origin=self.page)
+            settings = environment(port=self.port, page_origin=self.page, log_level="debug")
             process = subprocess.Popen([sys.executable, "-m", "runner"], cwd=self.folder, env=settings, stderr=stderr)
         self.running = Running(process, log, self.port)
         wait_for(lambda: "at port" in log.read_text() or process.poll() is not None, SECONDS)
@@ -389,6 +509,20 @@ def test_a_number_that_python_does_not_read_is_refused(checkout: Checkout) -> No
     assert requests.post(url, data=body, headers=headers, timeout=60).status_code == 400
 
 
+def test_an_error_in_the_runner_is_told_in_its_log_alone(checkout: Checkout) -> None:
+    head = checkout.folder / ".git/HEAD"
+    head.rename(head.with_name("away"))
+    try:
+        answer = checkout.add({"train.lr": 0.002}, "next")
+    finally:
+        head.with_name("away").rename(head)
+    told = {"error": "an error in the service; its log has it under the request's id"}
+    assert (answer.status_code, answer.json()) == (500, told)
+    assert checkout.running
+    log = checkout.running.log
+    wait_for(lambda: "Traceback" in log.read_text(), SECONDS)
+
+
 def test_names_that_nobody_knows(checkout: Checkout) -> None:
     for method, path in (("GET", "/x"), ("GET", "/x/log"), ("DELETE", "/x"), ("GET", "/..%2fqueue.db/log")):
         answer = checkout.ask(method, path)
@@ -463,31 +597,18 @@ def test_the_page_shows_runs_and_cancels_experiments(
         assert errors == []
 
 
-def test_an_experiment_whose_dvc_is_killed_goes_on(checkout: Checkout, training: str) -> None:
+@pytest.mark.parametrize("killed", ["dvc", "stage"])
+def test_an_experiment_whose_dvc_or_stage_is_killed_goes_on(checkout: Checkout, training: str, killed: str) -> None:
     before = checkout.shown(training)["interruptions"]
     old = checkout.processes()
-    checkout.dvc().kill()
+    if killed == "dvc":
+        checkout.dvc().kill()
+    else:
+        next(process for process in old if isolated.is_stage(process)).kill()
     wait_for(lambda: checkout.shown(training)["interruptions"] == before + 1, SECONDS)
     wait_for(lambda: checkout.log(training).count("train: going on from step") == before + 1, SECONDS)
     assert not any(process.is_running() for process in old)
     assert checkout.shown(training)["started"]
-
-
-def test_a_runner_that_is_killed_goes_on_with_what_ran_and_what_waits(checkout: Checkout, training: str) -> None:
-    checkout.add({"train.lr": 0.002}, "next")  # if it is not there
-    before = checkout.shown(training)["interruptions"]
-    assert checkout.running
-    checkout.running.process.kill()
-    checkout.running.process.wait()
-    old = checkout.processes()
-    assert old  # they outlive it
-    checkout.start()
-    assert not any(process.is_running() for process in old)
-    shown = checkout.shown(training)
-    assert shown["state"] in ("queued", "running")
-    assert shown["interruptions"] == before + 1
-    assert checkout.shown("next")["state"] == "queued"
-    checkout.wait_until(training, "running")
 
 
 def test_a_cancelled_training_leaves_nothing(checkout: Checkout, training: str) -> None:
@@ -528,24 +649,50 @@ def test_an_experiment_that_fails_says_why(checkout: Checkout) -> None:
     assert not (checkout.folder / WORK / "too-long").exists()
 
 
-def test_sigterm_ends_what_runs_and_keeps_it_for_the_next_start(checkout: Checkout) -> None:
+def test_a_runner_that_is_killed_goes_on_with_what_ran_and_what_waits(checkout: Checkout) -> None:
     checkout.add(LONG, "kept")
-    wait_for(checkout.processes, SECONDS)
+    checkout.add({"train.lr": 0.001}, "waiting")
+    wait_for(lambda: any(isolated.is_stage(process) for process in checkout.processes()), SECONDS)
     assert checkout.running
+    checkout.running.process.kill()
+    checkout.running.process.wait()
+    old = checkout.processes()
+    assert old  # they outlive it
+    checkout.start()
+    assert not any(process.is_running() for process in old)
+    shown = checkout.shown("kept")
+    assert shown["state"] in ("queued", "running")
+    assert shown["interruptions"] == 1
+    assert checkout.shown("waiting")["state"] == "queued"
+    checkout.wait_until("kept", "running")
+
+
+def test_sigterm_ends_what_runs_and_keeps_it_for_the_next_start(checkout: Checkout) -> None:
+    checkout.add(LONG, "kept")  # if it is not there
+    wait_for(checkout.processes, SECONDS)
+    before = checkout.shown("kept")["interruptions"]
+    assert checkout.running
+    for process in checkout.processes():  # as systemd does, and a shutdown
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
     checkout.running.process.send_signal(signal.SIGTERM)
     assert checkout.running.process.wait(SECONDS) == 0
     assert checkout.processes() == []
     queue = Queue(checkout.folder / ".cache/runner/queue.db", size=2)
-    assert (queue.get("kept").state, queue.get("kept").interruptions) == ("queued", 0)
+    assert (queue.get("kept").state, queue.get("kept").interruptions) == ("queued", before)
     queue.close()
 
 
 def test_no_key_and_no_hash_is_in_anything_that_was_written(checkout: Checkout) -> None:
-    """Of the runner, its queue and its experiments; the tests before have sent keys, right and wrong ones."""
+    """Of the runner, its queue and its experiments; the tests before have sent keys, right and wrong ones.
+
+    One of them met an error, whose traceback is in a log. The logs hold what they can, down to `debug`.
+    """
     written = [*checkout.folder.parent.glob("runner-*.log"), *(checkout.folder / ".cache/runner").rglob("*.*")]
     texts = {path: path.read_bytes() for path in written if path.is_file()}
     assert len([path for path in texts if path.suffix == ".txt"]) >= 3
     assert len([path for path in texts if path.suffix == ".log"]) >= 2
+    assert any(b"Traceback" in text for path, text in texts.items() if path.suffix == ".log")
     for path, text in texts.items():
         for secret in (KEY, keys.hashed(KEY), keys.hashed(KEY)[:8]):
             assert secret.encode() not in text, path

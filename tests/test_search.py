@@ -492,6 +492,21 @@ def test_the_error_of_a_trial_is_the_stages_own_line(log: str, line: str) -> Non
     assert isolated.error_in(log) == line
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (-9, "the stage train was ended by signal 9"),
+        (137, "the stage train was ended by signal 9"),  # of the shell around it
+        (1, ""),
+        (255, ""),
+    ],
+)
+def test_a_stage_that_was_killed_is_told_from_one_that_failed(status: int, words: str) -> None:
+    log = f"train: step 3\nERROR: failed to reproduce 'train': failed to run: python -m x, exited with {status}\n"
+    assert isolated.killed_in(log) == words
+    assert isolated.killed_in("ERROR: failed to reproduce 'train': no file\n") == ""
+
+
 def test_a_half_written_line_of_the_curve_waits_for_its_end(tmp_path: Path) -> None:
     assert isolated.curve(tmp_path) == []
     path = tmp_path / isolated.CURVE

@@ -196,6 +196,18 @@ def end_leftovers(clone: Path) -> None:
     kill(found)
 
 
+def killed_in(log: str) -> str:
+    """Return which stage a signal ended, as `dvc exp run`'s output tells it, and which signal; "" where none did."""
+    pattern = r"^ERROR: failed to reproduce '(\w+)': failed to run: .*, exited with (-?\d+)$"
+    found = re.search(pattern, log, re.MULTILINE)
+    if found:
+        stage, status = found[1], int(found[2])
+        number = -status if status < 0 else status - 128  # a shell around the stage adds 128
+        if number in signal.valid_signals():
+            return f"the stage {stage} was ended by signal {number}"
+    return ""
+
+
 def error_in(log: str) -> str:
     """Return the line of `dvc exp run`'s output that says why it failed: the stage's own where there is one."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip()]
