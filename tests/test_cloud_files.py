@@ -92,6 +92,11 @@ def test_the_images_are_targets_of_the_dockerfile() -> None:
     assert "\nARG TWEETS_COMMIT" in dockerfile
 
 
+def test_one_python_everywhere() -> None:
+    [base] = re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {step["name"] for step in read("cloudbuild.yaml")["steps"] if step["name"].startswith("python:")} == {base}
+
+
 # --- setup.sh ---------------------------------------------------------------------------------------------------------
 
 
