@@ -199,7 +199,7 @@ def test_a_training_job_has_the_image_of_the_commit(home: Path, cloud: tuple[Goo
     [
         ("tweets@v1.0.0", "tweets@v1.0.0: does not give tweets the stage prod; `gto assign tweets --version v1.0.0 "),
         ("tweets#dev#1", "tweets#dev#1: does not give tweets the stage prod; "),
-        ("tweets#prod#9", "tweets#prod#9: is not in this clone; "),
+        ("tweets#prod#9", "tweets#prod#9: is no annotated tag of this clone; "),
         ("tweets#prod#1", "tweets#prod#1: HEAD is another commit; `git checkout 'tweets#prod#1'`"),
     ],
 )
@@ -208,6 +208,17 @@ def test_what_the_tag_does_not_say_is_not_deployed(tag: str, message: str, monke
     with pytest.raises(UserError) as caught:
         deploy.serve(1)
     assert str(caught.value).startswith(message)
+
+
+def test_the_tag_that_checkout_leaves_is_told(home: Path) -> None:
+    name = "refs/tags/tweets#prod#2"
+    annotated, made = (run(home, "git", "rev-parse", revision).stdout.strip() for revision in (name, f"{name}^{{}}"))
+    run(home, "git", "update-ref", name, made)
+    try:
+        with pytest.raises(UserError, match="tweets#prod#2: is no annotated tag of this clone; "):
+            deploy.release()
+    finally:
+        run(home, "git", "update-ref", name, annotated)
 
 
 def test_rollback_wants_a_revision() -> None:

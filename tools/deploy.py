@@ -57,7 +57,7 @@ def release() -> Release:
     named = re.fullmatch(rf"{SERVICE}#{STAGE}#(\d+)", tag)
     found = check_ref(".", tag) if named else []
     if not named or not found:
-        what = "is not in this clone" if named else f"does not give {SERVICE} the stage {STAGE}"
+        what = "is no annotated tag of this clone" if named else f"does not give {SERVICE} the stage {STAGE}"
         raise UserError(f"{tag}: {what}; `gto assign {SERVICE} --version v1.0.0 --stage {STAGE}` makes such a tag")
     if found[0].commit_hexsha != git("rev-parse", "HEAD"):
         raise UserError(f"{tag}: HEAD is another commit; `git checkout '{tag}'`")
