@@ -49,7 +49,8 @@ def test_a_job_asks_for_no_more_than_it_needs(file: str, job: str) -> None:
         "rollback": {"id-token"},
     }.get(job, set())
     assert 0 < int(found["timeout-minutes"]) <= 120
-    assert WORKFLOWS[file]["concurrency"]
+    # A rollback waits for nobody, least of all for a deployment that waits for a reviewer.
+    assert ("concurrency" in WORKFLOWS[file] or "concurrency" in found) == (job != "rollback")
 
 
 @pytest.mark.parametrize(("file", "job"), JOBS)
@@ -289,7 +290,7 @@ def world(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             run(developer, "python", "-m", "tools.gcs", "stop")
 
 
-def test_a_deployment_knows_the_version_of_its_tag(
+def test_a_deployment_knows_the_version_of_its_tag_and_one_that_fails_ends_its_canary(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(world.developer, "commit", "--quiet", "--allow-empty", "--message", "One of its own, for a version")
@@ -304,7 +305,7 @@ def test_a_deployment_knows_the_version_of_its_tag(
     failed = runner.job("deploy", "deploy")
     assert failed is not None
     assert "deploy: `gcloud run services describe tweets --format=json` ended with exit code 9" in failed.stderr
-    assert runner.ran == [f"make {name}" for name in ("setup-dev", "ci-tag", "verify", "deploy")]
+    assert runner.ran == [f"make {name}" for name in ("setup-dev", "ci-tag", "verify", "deploy", "abort-canary")]
 
 
 @pytest.fixture(scope="module")
