@@ -64,6 +64,7 @@ COPY --chown=tweets .dvcignore dvc.yaml dvc.lock params.yaml ./
 # Here is no .git. The cache exists, so that a volume in its place belongs to this user.
 RUN chown tweets . models && su tweets -c "mkdir .dvc/cache && dvc config --local core.no_scm true"
 # Stages put a new folder in the place of an old one, which the layers of an image (overlayfs) refuse and a volume takes.
+# Each container gets a new one. Under a name it would also keep this code, and hide that of a newer image.
 VOLUME /home/tweets
 USER 1000
 CMD ["dvc", "repro"]

@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # What pip does on one core. Some of what packages carry is not for this Python.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model dashboard alerts runner image-pipeline image-serve containers deploy rollback train-in-cloud profile
+.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag dashboard alerts runner image-pipeline image-serve containers deploy abort-canary rollback train-in-cloud profile
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -57,12 +57,15 @@ image-pipeline image-serve:
 containers: setup-dev ## build both images with buildah, run and try them; needs Debian's buildah and debootstrap, and root
 	$(IN_VENV) pytest -s --durations=0 tests/containers.py
 
-ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model: setup-dev ## steps of the jobs in .github/workflows
+ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag: setup-dev ## steps of the jobs in .github/workflows
 	$(IN_VENV) python -m tools.ci $(@:ci-%=%)
 
 deploy: setup-dev ## what the tag GITHUB_REF_NAME gives the stage prod, to Cloud Run, by a canary: deploy/README.md
 	$(IN_VENV) dvc pull models/onnx
 	$(IN_VENV) python -m tools.deploy serve
+
+abort-canary: setup-dev ## the canary of the tag GITHUB_REF_NAME, which nobody watches any more, loses its traffic
+	$(IN_VENV) python -m tools.deploy abort
 
 rollback: ## all traffic of Cloud Run to REVISION; needs gcloud only
 	gcloud run services update-traffic tweets --to-revisions="$${REVISION:?names the revision}=100" --quiet \

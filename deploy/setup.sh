@@ -55,11 +55,18 @@ allow "$build" roles/artifactregistry.writer "${on_images[@]}"
 allow "$build" roles/logging.logWriter "${on_project[@]}"
 
 echo "== secrets"
-if ! there secrets describe tweets-deploy-key; then # the key with which a deployment checks; the service has its hash
-  for name in tweets-deploy-key tweets-api-keys; do gcloud secrets create $name --replication-policy=automatic; done
-  key=$(python3 -m serve.keys)
-  awk '/^key/ {printf "%s", $NF}' <<<"$key" | gcloud secrets versions add tweets-deploy-key --data-file=-
-  awk '/^hash/ {printf "%s", $NF}' <<<"$key" | gcloud secrets versions add tweets-api-keys --data-file=-
+has_version() { there secrets versions describe latest --secret="$1"; }
+for name in tweets-deploy-key tweets-api-keys; do
+  there secrets describe $name || gcloud secrets create $name --replication-policy=automatic
+done
+has_version tweets-deploy-key || # the key with which a deployment checks
+  python3 -m serve.keys | awk '/^key/ {printf "%s", $NF}' | gcloud secrets versions add tweets-deploy-key --data-file=-
+hash=$(gcloud secrets versions access latest --secret=tweets-deploy-key |
+  python3 -c 'import sys; from serve.keys import hashed; print(hashed(sys.stdin.read().strip()))')
+known= # the hashes that the service has, also those of others
+if has_version tweets-api-keys; then known=$(gcloud secrets versions access latest --secret=tweets-api-keys); fi
+if [[ $known != *$hash* ]]; then
+  printf '%s' "${known:+$known,}$hash" | gcloud secrets versions add tweets-api-keys --data-file=-
 fi
 allow "serviceAccount:$(account serve)" roles/secretmanager.secretAccessor "${on_secret[@]}" tweets-api-keys
 

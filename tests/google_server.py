@@ -112,7 +112,7 @@ class Google:
             return None
         if verb == "PUT":
             self.apply(body)
-        return 200, self.service
+        return (200, self.service) if self.service else None
 
     def apply(self, body: dict[str, Any]) -> None:
         """Take the service as it shall be: start its revision, unless that runs, and split the traffic."""

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, run
 
-from serve import settings
+from serve import keys, settings
 
 DEPLOY = ROOT / "deploy"
 PROBES = ("startup", "liveness")
@@ -25,16 +25,30 @@ SETUP = {
     "GITHUB_REPOSITORY": "acme/tweets",
     "GITHUB_REPOSITORY_ID": "123456",
 }
+SECRETS = ("tweets-deploy-key", "tweets-api-keys")
 POOL = "projects/9/locations/global/workloadIdentityPools/github"
-# In place of gcloud: notes what it is called with; nothing is there yet, or, with THERE, everything.
+# In place of gcloud: notes what it is called with; nothing is there yet, or, with THERE, everything. Secrets are files.
 RECORDER = f"""#!/usr/bin/env python3
-import json, os, sys
+import json, os, pathlib, sys
 with open(os.environ["CALLS"], "a") as calls:
     print(json.dumps(sys.argv), file=calls)
-if "value(name)" in " ".join(sys.argv):
-    print("{POOL}")
-elif "describe" in sys.argv and "THERE" not in os.environ:
-    sys.exit(1)
+named = [part.removeprefix("--secret=") for part in sys.argv]
+secret = next((pathlib.Path(os.environ["CALLS"]).with_name(name) for name in named if name in {SECRETS}), None)
+match sys.argv[1:]:
+    case ["secrets", "create", *_]:
+        secret.touch()
+    case ["secrets", "describe", *_]:
+        sys.exit(not secret.exists())
+    case ["secrets", "versions", "add", *_]:
+        secret.write_text(sys.stdin.read())
+    case ["secrets", "versions", "access", *_]:
+        print(secret.read_text(), end="")
+    case ["secrets", "versions", "describe", *_]:
+        sys.exit(not secret.read_text())
+    case arguments if "--format=value(name)" in arguments:
+        print("{POOL}")
+    case arguments if "describe" in arguments and "THERE" not in os.environ:
+        sys.exit(1)
 """
 
 
@@ -92,6 +106,11 @@ def test_the_images_are_targets_of_the_dockerfile() -> None:
     assert "\nARG TWEETS_COMMIT" in dockerfile
 
 
+def test_one_python_everywhere() -> None:
+    [base] = re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {step["name"] for step in read("cloudbuild.yaml")["steps"] if step["name"].startswith("python:")} == {base}
+
+
 # --- setup.sh ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,8 +166,25 @@ def test_only_this_repository_signs_in_and_only_production_deploys(commands: lis
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
-    made = [command for command in calls(tmp_path, THERE="1") if "create" in command or "deploy" in command]
+    for name, content in zip(SECRETS, ("the key", f"{'0' * 64},{keys.hashed('the key')}"), strict=True):
+        (tmp_path / name).write_text(content)
+    made = [command for command in calls(tmp_path, THERE="1") if {"create", "deploy", "add"} & set(command)]
     assert made == []
+
+
+@pytest.mark.parametrize(
+    ("key", "hashes"),
+    [("", None), ("the key", ""), ("", "0" * 64), ("the key", "0" * 64)],
+)
+def test_a_setup_that_was_cut_off_is_completed(key: str, hashes: str | None, tmp_path: Path) -> None:
+    """A secret is not there, has no version, or has one."""
+    (tmp_path / SECRETS[0]).write_text(key)
+    if hashes is not None:
+        (tmp_path / SECRETS[1]).write_text(hashes)
+    calls(tmp_path, THERE="1")
+    made, known = ((tmp_path / name).read_text() for name in SECRETS)
+    assert made == key if key else made
+    assert known == ",".join(filter(None, [hashes, keys.hashed(made)]))
 
 
 def test_the_trigger_passes_over_nothing_that_goes_into_an_image(commands: list[list[str]]) -> None:

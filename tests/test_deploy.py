@@ -111,7 +111,7 @@ ALL_OLD = {"revisionName": OLD, "percent": 100}
 
 @needs_gcloud
 def test_a_version_is_built_tried_and_gets_all_traffic_and_the_way_back_is_one_command(
-    home: Path, cloud: tuple[Google, Platform], capsys: pytest.CaptureFixture[str]
+    home: Path, cloud: tuple[Google, Platform], capfd: pytest.CaptureFixture[str]
 ) -> None:
     google, _ = cloud
     put(google, OLD, "sha256:1", ALL_OLD)
@@ -122,12 +122,12 @@ def test_a_version_is_built_tried_and_gets_all_traffic_and_the_way_back_is_one_c
     assert (served["version"], served["commit"]) == ("v1.1.0", run(home, "git", "rev-parse", "HEAD").stdout.strip())
     [container] = google.service["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"{REPOSITORY}/serve@sha256:2"
-    out = capsys.readouterr().out
+    out, err = capfd.readouterr()
     assert "canary: " in out
     assert out.splitlines()[-1] == f"deploy: {NEW} has all traffic; back: `make rollback REVISION={OLD}`"
-    assert KEY not in out
+    assert KEY not in out + err
     deploy.serve(1)
-    assert capsys.readouterr().out.splitlines()[-1] == f"deploy: {NEW} has the traffic already"
+    assert capfd.readouterr().out.splitlines()[-1] == f"deploy: {NEW} has the traffic already"
     run(home, "make", "rollback", check=True, REVISION=OLD, **google.environment())
     assert google.split() == {OLD: 100}
 
@@ -166,6 +166,39 @@ def test_a_deployment_that_is_cut_off_goes_back(tried: Google) -> None:
 
 
 @needs_gcloud
+def test_a_canary_whose_program_was_killed_is_ended_and_nothing_else(
+    tried: Google, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deploy.abort()
+    assert f"deploy: {NEW} is no canary, the traffic stays: {{'{OLD}': 100}}" in capfd.readouterr().out
+    deploy.give(NEW, deploy.SHARE)
+    deploy.abort()
+    assert tried.splits[2:] == [{NEW: 10, OLD: 90}, {OLD: 100}]
+    tried.service = {}
+    with pytest.raises(UserError, match=r"`gcloud run services describe .*` ended with exit code 1; "):
+        deploy.abort()
+    assert len(tried.splits) == 4
+
+
+@needs_gcloud
+def test_a_canary_that_was_ended_meanwhile_gets_no_more_traffic(tried: Google) -> None:
+    """As when GitHub cancels the job, whose last step runs beside what its signals have not reached."""
+    with pytest.raises(UserError, match=rf"{NEW} gets no more traffic, for somebody has changed the split: .*100"):
+        deploy.shift(OLD, NEW, deploy.abort, pytest.fail)
+    assert tried.splits[2:] == [{NEW: 10, OLD: 90}, {OLD: 100}, {OLD: 100}]
+
+
+@needs_gcloud
+def test_a_rollback_stays_whatever_becomes_of_the_deployment(tried: Google, capfd: pytest.CaptureFixture[str]) -> None:
+    older = "tweets-prod-0"
+    tried.revisions[older] = tried.revisions[OLD]
+    with pytest.raises(UserError, match=f"{NEW} gets no more traffic"):
+        deploy.shift(OLD, NEW, partial(deploy.give, older, 100), pytest.fail)
+    assert tried.split() == {older: 100}
+    assert f"deploy: the traffic stays where somebody put it: {older}\n" in capfd.readouterr().err
+
+
+@needs_gcloud
 def test_a_version_that_does_not_start_gets_no_traffic(
     cloud: tuple[Google, Platform], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,7 +232,7 @@ def test_a_training_job_has_the_image_of_the_commit(home: Path, cloud: tuple[Goo
     [
         ("tweets@v1.0.0", "tweets@v1.0.0: does not give tweets the stage prod; `gto assign tweets --version v1.0.0 "),
         ("tweets#dev#1", "tweets#dev#1: does not give tweets the stage prod; "),
-        ("tweets#prod#9", "tweets#prod#9: is not in this clone; "),
+        ("tweets#prod#9", "tweets#prod#9: is no annotated tag of this clone; "),
         ("tweets#prod#1", "tweets#prod#1: HEAD is another commit; `git checkout 'tweets#prod#1'`"),
     ],
 )
@@ -208,6 +241,17 @@ def test_what_the_tag_does_not_say_is_not_deployed(tag: str, message: str, monke
     with pytest.raises(UserError) as caught:
         deploy.serve(1)
     assert str(caught.value).startswith(message)
+
+
+def test_the_tag_that_checkout_leaves_is_told(home: Path) -> None:
+    name = "refs/tags/tweets#prod#2"
+    annotated, made = (run(home, "git", "rev-parse", revision).stdout.strip() for revision in (name, f"{name}^{{}}"))
+    run(home, "git", "update-ref", name, made)
+    try:
+        with pytest.raises(UserError, match="tweets#prod#2: is no annotated tag of this clone; "):
+            deploy.release()
+    finally:
+        run(home, "git", "update-ref", name, annotated)
 
 
 def test_rollback_wants_a_revision() -> None:

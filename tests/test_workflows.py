@@ -26,7 +26,9 @@ pytestmark = pytest.mark.xdist_group("workflows")  # they share a GitHub, a buck
 FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
 WORKFLOWS = {path.stem: yaml.load(path.read_text(), yaml.BaseLoader) for path in FILES}
 JOBS = [(file, name) for file, workflow in WORKFLOWS.items() for name in workflow["jobs"]]
+TAKE_THE_TOKEN = {f"make ci-{name}" for name in ("push", "verify", "report", "test", "data", "tag")}
 SET_UP = {"GCP_WORKLOAD_IDENTITY_PROVIDER": "projects/1/providers/github", "GCP_SERVICE_ACCOUNT": "dvc@example.org"}
+DEPLOYS = {"GCP_DEPLOY_IDENTITY_PROVIDER": "projects/1/providers/github", "GCP_PROJECT": "acme", "GCP_REGION": "here"}
 
 
 def steps_of(file: str, job: str) -> list[dict[str, Any]]:
@@ -47,7 +49,8 @@ def test_a_job_asks_for_no_more_than_it_needs(file: str, job: str) -> None:
         "rollback": {"id-token"},
     }.get(job, set())
     assert 0 < int(found["timeout-minutes"]) <= 120
-    assert WORKFLOWS[file]["concurrency"]
+    # A rollback waits for nobody, least of all for a deployment that waits for a reviewer.
+    assert ("concurrency" in WORKFLOWS[file] or "concurrency" in found) == (job != "rollback")
 
 
 @pytest.mark.parametrize(("file", "job"), JOBS)
@@ -70,8 +73,7 @@ def test_each_step_is_a_target_of_the_makefile_and_the_token_is_given_only_where
             continue
         assert "${{" not in step["run"]
         assert step["run"].startswith('echo "::notice::') or step["run"].removeprefix("make ") in known, step
-        needs = step["run"] in {"make ci-push", "make ci-verify", "make ci-report", "make ci-test", "make ci-data"}
-        assert ("GITHUB_TOKEN" in step.get("env", {})) == needs
+        assert ("GITHUB_TOKEN" in step.get("env", {})) == (step["run"] in TAKE_THE_TOKEN)
     assert "GITHUB_TOKEN" not in WORKFLOWS[file]["jobs"][job].get("env", {})
 
 
@@ -127,6 +129,7 @@ class Runner:
     summary: str = ""
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
+    failed: CompletedProcess[str] | None = None
     clone: Path = Path()
 
     def value(self, name: str) -> Any:
@@ -145,7 +148,11 @@ class Runner:
         """Return what an expression, of the few forms that the workflows use, comes to."""
         parts = re.split(r"('[^']*')", re.sub(r"^\$\{\{|\}\}$", "", expression.strip()))
         python = "".join(part if part.startswith("'") else self.translated(part) for part in parts)
-        functions = {"contains": lambda where, what: what in where, "cancelled": lambda: False}
+        functions = {
+            "contains": lambda where, what: what in where,
+            "cancelled": lambda: False,
+            "success": lambda: self.failed is None,
+        }
         return eval(python.strip(), functions)
 
     def translated(self, part: str) -> str:
@@ -170,6 +177,8 @@ class Runner:
                 patch.setenv(name, value)
             subprocess.run(["git", "clone", "--quiet", "--no-checkout", origin, str(self.clone)], check=True)
         run(self.clone, "git", "checkout", "--quiet", "--detach", ref.replace("refs/heads/", "origin/"))
+        if ref.startswith("refs/tags/"):  # an annotated tag does not stay one: actions/checkout, issue 882
+            run(self.clone, "git", "update-ref", ref, "HEAD")
         linked_environment(self.clone)
         (self.clone / ".dvc/config.local").write_text(self.config)
 
@@ -186,7 +195,10 @@ class Runner:
         }
 
     def job(self, file: str, name: str) -> CompletedProcess[str] | None:
-        """Run a job's steps in order until one fails; return the last one run, or None for a job that is skipped."""
+        """Run a job's steps in order; return the one that failed, else the last one, or None for a job that is skipped.
+
+        After one has failed only those run whose condition asks how it went.
+        """
         found = WORKFLOWS[file]["jobs"][name]
         if not self.evaluate(found.get("if", "True")):
             return None
@@ -194,12 +206,12 @@ class Runner:
         for step in found["steps"]:
             if "actions/checkout@" in step.get("uses", ""):
                 self.check_out(step)
-            if "run" not in step or not self.evaluate(step.get("if", "True")):
+            if "run" not in step or not self.evaluate(step.get("if", "success()")):
                 continue
             last = self.step(step, found.get("env", {}))
-            if last.returncode:
-                break
-        return last
+            if last.returncode and not self.failed:
+                self.failed = last
+        return self.failed or last
 
     def step(self, step: dict[str, Any], env: dict[str, str]) -> CompletedProcess[str]:
         """Run one step by its own `run:`; only what would run these tests again is a make that takes notes instead."""
@@ -276,6 +288,24 @@ def world(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield found
         finally:
             run(developer, "python", "-m", "tools.gcs", "stop")
+
+
+def test_a_deployment_knows_the_version_of_its_tag_and_one_that_fails_ends_its_canary(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(world.developer, "commit", "--quiet", "--allow-empty", "--message", "One of its own, for a version")
+    run(world.developer, "gto", "register", "tweets", "--version", "v0.1.0", check=True, **AUTHOR)
+    run(world.developer, "gto", "assign", "tweets", "--version", "v0.1.0", "--stage", "prod", check=True, **AUTHOR)
+    run(world.developer, "git", "push", "--quiet", str(world.github.origin), "--tags")
+    run(world.developer, "git", "reset", "--quiet", "--hard", "HEAD~1")
+    (tmp_path / "gcloud").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "gcloud").chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:{ENVIRONMENT['PATH']}")
+    runner = world.runner("push", {}, "refs/tags/tweets#prod#1", variables=DEPLOYS)
+    failed = runner.job("deploy", "deploy")
+    assert failed is not None
+    assert "deploy: `gcloud run services describe tweets --format=json` ended with exit code 9" in failed.stderr
+    assert runner.ran == [f"make {name}" for name in ("setup-dev", "ci-tag", "verify", "deploy", "abort-canary")]
 
 
 @pytest.fixture(scope="module")
@@ -458,7 +488,7 @@ def test_changed_data_is_prepared_counted_and_offered_as_a_pull_request(world: W
     assert (world.head("data-changed"), len(world.github.pulls)) == (before, 1)
 
 
-def test_a_registered_model_is_fetched_verified_and_tried(world: World, first: Runner) -> None:
+def test_a_registered_model_is_fetched_verified_and_tried(world: World, first: Runner, tmp_path: Path) -> None:
     run(world.developer, "git", "checkout", "--quiet", "--force", world.head("faster~1~1"))
     run(world.developer, "gto", "register", "tweets", "--version", "v1.0.0", check=True, **AUTHOR)
     run(world.developer, "git", "push", "--quiet", str(world.github.origin), "tweets@v1.0.0")
@@ -469,11 +499,9 @@ def test_a_registered_model_is_fetched_verified_and_tried(world: World, first: R
     assert runner.summary.startswith("## tweets@v1.0.0\n\nmodels/transformer loads and predicts")
     assert re.search(r"\nWhat a day!\t|\n(negative|neutral|positive)\t", last.stdout)
     assert list((runner.clone / "report").glob("report.*"))
-    run(runner.clone, "dvc", "artifacts", "get", ".", "tweets", "--rev", "v1.0.0", "-o", "fetched")
+    run(world.developer, "dvc", "artifacts", "get", ".", "tweets", "--rev", "v1.0.0", "-o", str(tmp_path / "fetched"))
     weights = "model.safetensors"
-    assert (runner.clone / "fetched" / weights).read_bytes() == (
-        runner.clone / "models/transformer" / weights
-    ).read_bytes()
+    assert (tmp_path / "fetched" / weights).read_bytes() == (runner.clone / "models/transformer" / weights).read_bytes()
 
 
 def test_a_tag_that_takes_a_model_back_starts_nothing(world: World) -> None:

@@ -1,11 +1,13 @@
 """Deploy to Google Cloud what a GTO tag gives the stage `prod`, by a canary; train there. See deploy/README.md.
 
     python -m tools.deploy serve              # the commit of the tag GITHUB_REF_NAME, such as tweets#prod#3
+    python -m tools.deploy abort              # ends the canary of that tag, if `serve` was killed in it
     python -m tools.deploy train              # a Vertex AI job that reproduces the pipeline of the commit checked out
 
 `serve` builds the image, unless it is there, puts it beside the running revision without traffic, checks it over HTTP,
-gives it a tenth of the traffic, watches it, and gives it all. Where anything fails, or is interrupted, the traffic goes
-back to where most of it was. gcloud does the work: it must be signed in, GCP_PROJECT and GCP_REGION say where.
+gives it a tenth of the traffic, watches it, and gives it all. Where anything fails, or a signal ends it, the traffic
+goes back to where most of it was, unless somebody has given it to another revision meanwhile. gcloud does the work: it
+must be signed in, GCP_PROJECT and GCP_REGION say where.
 """
 
 import argparse
@@ -57,7 +59,7 @@ def release() -> Release:
     named = re.fullmatch(rf"{SERVICE}#{STAGE}#(\d+)", tag)
     found = check_ref(".", tag) if named else []
     if not named or not found:
-        what = "is not in this clone" if named else f"does not give {SERVICE} the stage {STAGE}"
+        what = "is no annotated tag of this clone" if named else f"does not give {SERVICE} the stage {STAGE}"
         raise UserError(f"{tag}: {what}; `gto assign {SERVICE} --version v1.0.0 --stage {STAGE}` makes such a tag")
     if found[0].commit_hexsha != git("rev-parse", "HEAD"):
         raise UserError(f"{tag}: HEAD is another commit; `git checkout '{tag}'`")
@@ -121,13 +123,16 @@ def describe() -> dict[str, Any]:
     return status
 
 
-def stable(status: dict[str, Any]) -> str:
+def split(status: dict[str, Any]) -> dict[str, int]:
+    """Return the percent of each revision that has traffic."""
+    return {target["revisionName"]: target["percent"] for target in status.get("traffic", []) if target.get("percent")}
+
+
+def stable(shares: dict[str, int]) -> str:
     """Return the revision with the most traffic: the way back, also from a canary that nobody ended."""
-    targets = [target for target in status.get("traffic", []) if target.get("percent")]
-    if not targets:
+    if not shares:
         raise UserError(f"{SERVICE}: no revision has traffic, to go back to; deploy/setup.sh makes the first one")
-    name: str = max(targets, key=lambda target: target["percent"])["revisionName"]
-    return name
+    return max(shares, key=lambda name: shares[name])
 
 
 def give(revision: str, percent: int) -> None:
@@ -148,7 +153,7 @@ def serve(seconds: float) -> None:
     """Deploy what the tag says, step by step. Raises UserError where it fails; the traffic is then as before."""
     wanted = release()
     what = canary.expected(wanted.version)
-    old = stable(describe())
+    old = stable(split(describe()))
     if old == wanted.revision:
         print(f"deploy: {wanted.revision} has the traffic already")
         return
@@ -163,19 +168,44 @@ def serve(seconds: float) -> None:
 
 
 def shift(old: str, new: str, watch: Callable[[], None], check: Callable[[], None]) -> None:
-    """Give a revision its share of the traffic, and all of it once it was watched; where anything fails, none."""
+    """Give a revision its share of the traffic, and all of it once it was watched; where anything fails, none.
+
+    Somebody may roll back meanwhile: then it gets no more, and what they chose stays.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("deploy: terminated"))
     try:
         give(new, SHARE)
         watch()
+        shares = split(describe())
+        if shares != {old: 100 - SHARE, new: SHARE}:
+            raise UserError(f"{new} gets no more traffic, for somebody has changed the split: {shares}")
         give(new, 100)
         check()
     except BaseException:
-        for number in (signal.SIGINT, signal.SIGTERM):  # GitHub sends both to a job that is cancelled
+        for number in (signal.SIGINT, signal.SIGTERM):  # who is impatient sends another
             signal.signal(number, signal.SIG_IGN)
-        print(f"deploy: going back to {old}", file=sys.stderr, flush=True)
-        give(old, 100)
+        go_back(old, new)
         raise
+
+
+def go_back(old: str, new: str) -> None:
+    """Give the old revision all traffic, unless one has some that is neither of the two."""
+    others = split(describe()).keys() - {old, new}
+    if others:
+        print(f"deploy: the traffic stays where somebody put it: {', '.join(sorted(others))}", file=sys.stderr)
+        return
+    print(f"deploy: going back to {old}", file=sys.stderr, flush=True)
+    give(old, 100)
+
+
+def abort() -> None:
+    """Give all traffic to the revision with most of it, where the release has its share as a canary."""
+    new, shares = release().revision, split(describe())
+    old = stable(shares)
+    if new not in shares or new == old:
+        print(f"deploy: {new} is no canary, the traffic stays: {shares}")
+        return
+    go_back(old, new)
 
 
 def train() -> None:
@@ -188,11 +218,13 @@ def train() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="deploy to Google Cloud, or train there")
-    parser.add_argument("what", choices=("serve", "train"))
+    parser.add_argument("what", choices=("serve", "abort", "train"))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the canary is watched")
     given = parser.parse_args()
     if given.what == "serve":
         serve(given.seconds)
+    elif given.what == "abort":
+        abort()
     else:
         train()
 
