@@ -48,6 +48,27 @@ def test_no_texts_get_none(folder: Path) -> None:
     assert exported.load(folder, threads=1).predict([]).shape == (0, 3)
 
 
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from tweets import exported
+
+signal.signal(signal.SIGHUP, lambda *_: print("alive"))
+models = [exported.load(Path(sys.argv[1]), threads=1)]
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGHUP)
+"""
+
+
+def test_a_model_that_ends_in_another_thread_leaves_signals_alone(folder: Path) -> None:
+    """As after a reload, which SIGHUP asks for."""
+    command = [sys.executable, "-c", SIGNALLED, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
 def with_max_length(folder: Path, max_length: int) -> exported.Exported:
     settings = json.loads((folder / exported.SETTINGS).read_text())
     (folder / exported.SETTINGS).write_text(json.dumps({**settings, "max_length": max_length}))

@@ -351,7 +351,7 @@ def test_a_reload_takes_the_new_model_and_loses_no_request(folder: Path, tmp_pat
     with serving(link, tmp_path) as running, ThreadPoolExecutor(4) as pool:
         first = requests.get(f"{running.url}/model", timeout=SECONDS).json()["version"]
         asking = [pool.submit(keep_asking, running.url, stop) for _ in range(4)]
-        for target in (tmp_path / "other", folder):
+        for target in (tmp_path / "other", folder) * 2:
             before = requests.get(f"{running.url}/model", timeout=SECONDS).json()["version"]
             point(link, target)
             running.process.send_signal(signal.SIGHUP)
@@ -361,7 +361,7 @@ def test_a_reload_takes_the_new_model_and_loses_no_request(folder: Path, tmp_pat
         statuses = [status for future in asking for status in future.result(SECONDS)]
         assert len(statuses) > 4
         assert set(statuses) == {200}
-        assert 'tweets_model_reloads_total{outcome="done"} 2.0' in metrics(running)
+        assert 'tweets_model_reloads_total{outcome="done"} 4.0' in metrics(running)
 
 
 def test_a_reload_that_fails_its_check_keeps_the_model(folder: Path, tmp_path: Path) -> None:

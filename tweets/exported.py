@@ -8,6 +8,7 @@ A batch of another shape than the one before it costs a millisecond or two: Open
 on its own goes through graphs of a fixed shape, each of which is a copy of the model's matrices.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,16 @@ def _checksums(path: Path) -> dict[str, str]:
     return content
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """Return the one core of this process, which stays.
+
+    It gives the thread that first compiles a model a stack for signals. Were it to end with a model, in another thread,
+    that stack would be gone, and the next signal would end the process.
+    """
+    return openvino.Core()
+
+
 def read(folder: Path, *, threads: int) -> Exported:
     """Read a folder as it is. Raises UserError when OpenVINO cannot load the model."""
     settings = params.build(Settings, files.read_json(folder / SETTINGS), str(folder / SETTINGS))
@@ -167,7 +178,7 @@ def read(folder: Path, *, threads: int) -> Exported:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.group,
         "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
     }
-    core = openvino.Core()
+    core = _core()
     try:
         model = core.read_model(folder / MODEL)
         request = core.compile_model(model, "CPU", config).create_infer_request()
