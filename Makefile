@@ -117,7 +117,7 @@ bench: setup-dev ## measure speed by turns with the alternatives, into benchmark
 load: setup-dev ## drive the service with k6 at fixed arrival rates; then, for its memory over ten minutes: make load SOAK=600
 	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
 
-alerts: setup-dev ## each alert fires and clears, each query of the dashboard finds data: the service and Prometheus, 6 minutes
+alerts: setup-dev ## each alert fires and clears, each query of the dashboard finds data: the service and Prometheus, 8 minutes
 	$(IN_VENV) python -m benchmarks.alerts
 
 profile: setup-dev ## where training and serving spend their time: tables, and flame graphs in profile/

@@ -31,7 +31,7 @@ class RequestMetrics:
         self.seconds = Histogram(
             "tweets_http_request_duration_seconds",
             "From the first byte of a request to the last of its answer",
-            ["route"],
+            ["route", "status"],
             buckets=SECONDS,
             registry=registry,
         )

@@ -158,7 +158,7 @@ class Requests:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.requests.labels(method, route, str(answer.status)).inc()
-        self.metrics.seconds.labels(route).observe(seconds)
+        self.metrics.seconds.labels(route, str(answer.status)).observe(seconds)
         facts: dict[str, Any] = {
             "request_id": answer.request_id,
             "method": method,
