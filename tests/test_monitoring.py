@@ -151,7 +151,7 @@ def test_what_grafanas_types_do_not_have_is_found() -> None:
 def test_each_alert_has_a_fault_in_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     alerts.check_faults()
     monkeypatch.setattr(alerts, "FAULTS", alerts.FAULTS[1:])
-    with pytest.raises(UserError, match=r"not in both: ErrorRateHigh$"):
+    with pytest.raises(UserError, match=r"not in both: LatencyHigh, RequestsRefused, Saturated$"):
         alerts.check_faults()
 
 
