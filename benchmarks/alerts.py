@@ -352,9 +352,18 @@ class Seen:
     fired: float = math.nan
     cleared: float = math.nan
 
+    @property
+    def fires(self) -> float:
+        """The seconds from the fault on."""
+        return self.fired - self.caused
+
+    @property
+    def clears(self) -> float:
+        """The seconds from when it was put right."""
+        return max(0.0, self.cleared - self.cured)
+
     def row(self) -> str:
-        fires, clears = self.fired - self.caused, max(0.0, self.cleared - self.cured)
-        return f"| {self.alert} | {self.what} | {fires:.0f} s | {clears:.0f} s |"
+        return f"| {self.alert} | {self.what} | {self.fires:.0f} s | {self.clears:.0f} s |"
 
 
 def watch(scene: Scene, server: Prometheus) -> list[Seen]:
@@ -423,7 +432,8 @@ def main() -> None:
     for title, query, count in counts:
         print(f"{count:4} {title}: {query}")
     empty = [title for title, _, count in counts if not count]
-    files.write_json(RESULT, {"machine": machine(), "faster": FASTER, "seen": [vars(each) for each in seen]})
+    times = {each.alert: {"what": each.what, "fires": each.fires, "clears": each.clears} for each in seen}
+    files.write_json(RESULT, {"machine": machine(), "faster": FASTER, "seconds": times})
     if empty:
         raise UserError(f"{DASHBOARD}: a query finds nothing: {', '.join(empty)}")
 
