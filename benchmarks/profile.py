@@ -118,7 +118,7 @@ def products(found: list[dict[str, Any]]) -> dict[str, float]:
 def training(work: Work, steps: int) -> dict[str, Any]:
     """Return the operators of a step, what the matrix products reach, and the shares of its parts."""
     found = measure(work, steps)
-    best = peak("cpu")
+    best = peak("cpu", work.settings.precision)
     total, part_of = sum(row["milliseconds"] for row in found), products(found)
     rate = part_of["flop"] / part_of["milliseconds"] * 1000
     print(f"Training, a step:\n\n{table(found)}")

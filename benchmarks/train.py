@@ -13,7 +13,7 @@ tweets, which are tokenised already, in each round, and by turns:
 - padded to 128: as documented, each tweet padded to 128 tokens.
 
 The share of the machine's peak counts 6 floating-point operations per token and parameter outside the embeddings
-(Kaplan et al. 2020, section 2.1), padding not counted, over those of a bfloat16 matrix product measured in the same
+(Kaplan et al. 2020, section 2.1), padding not counted, over those of a matrix product in its precision, in the same
 turn. Then this project and the tuned Trainer, with the same learning rate, train until they reach a validation
 macro-F1: what a user waits for. Prints a table and writes benchmarks/results/train.json.
 """
@@ -193,9 +193,10 @@ def speed(build: Callable[[Work, Path], Trainer], work: Work, rows: int) -> Call
     return run
 
 
-def peak(device: str) -> float:
-    """Return the floating-point operations per second of a bfloat16 matrix product: the median of 20."""
-    one = torch.randn(SIDE, SIDE, dtype=torch.bfloat16, device=device)
+def peak(device: str, precision: model.Precision) -> float:
+    """Return the floating-point operations per second of a matrix product as training has them: the median of 20."""
+    dtype = torch.bfloat16 if train.in_bfloat16(precision, device) else torch.float32
+    one = torch.randn(SIDE, SIDE, dtype=dtype, device=device)
     seconds: list[float] = []
     for _ in range(20):
         begin = time.perf_counter()
@@ -245,7 +246,7 @@ def measure(work: Work, steps: int, rounds: int) -> dict[str, list[float]]:
     """Return the tweets per second of all ways, and the machine's peak, in each round."""
     documented = steps * DOCUMENTED_BATCH
     ways: dict[str, Callable[[], float]] = {
-        PEAK: lambda: peak(work.device),
+        PEAK: lambda: peak(work.device, work.settings.precision),
         OURS: speed(one_epoch, work, steps * work.settings.batch_size),
     }
     for size in SIZES:
