@@ -15,8 +15,8 @@ if sys.version_info < (3, 11) or importlib.util.find_spec("pandera") is None:
         " first, or `make repro`, which does all of it".format(sys.executable, *sys.version_info[:2])
     )
 
-# OpenBLAS, in NumPy's and SciPy's wheels, picks its kernels by processor, and so the order of its sums. Here it gets one
-# choice that every x86-64 processor of the last ten years has, before NumPy is imported. NumPy's own kernels still differ
-# between processors, in a result's last bits.
+# OpenBLAS, in NumPy's and SciPy's wheels, picks its kernels by processor, and so the order of its sums. Here it gets a
+# choice that every x86-64 processor of the last ten years has, before NumPy is imported. NumPy's own kernels still
+# differ between processors, in a result's last bits.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ["OPENBLAS_CORETYPE"] = "Haswell"
