@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # What pip does on one core. Some of what packages carry is not for this Python.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
-.PHONY: repro serve browser test check setup setup-dev compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag dashboard alerts runner image-pipeline image-serve containers deploy abort-canary rollback train-in-cloud profile
+.PHONY: repro serve browser test check setup setup-dev promtool compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag dashboard alerts runner image-pipeline image-serve containers deploy abort-canary rollback train-in-cloud profile
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -21,6 +21,9 @@ runner: setup-dev ## experiments over HTTP, at http://127.0.0.1:8001, for who ha
 
 browser: setup-dev ## Chromium for the tests of the page, where none is installed
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
+
+promtool: ## for the tests of the alert rules, which are skipped without it; on Debian or Ubuntu
+	command -v promtool || sudo apt-get install --yes --no-install-recommends prometheus
 
 test: setup-dev browser check ## all checks, all tests, branch coverage of serve, stages, tools and tweets
 	$(IN_VENV) pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=20 # of 3, one often waits

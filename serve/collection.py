@@ -204,7 +204,7 @@ class Collection:
                 break
             dropped += gone
         if dropped:
-            database.execute("PRAGMA incremental_vacuum").fetchall()
+            database.executescript("PRAGMA incremental_vacuum")  # `execute` would take one step, of a page
 
     @staticmethod
     def _bytes(database: sqlite3.Connection) -> int:
@@ -226,7 +226,7 @@ class Collection:
                 database.execute("PRAGMA journal_mode = WAL")
                 # What is committed outlives the process, not the machine.
                 database.execute("PRAGMA synchronous = NORMAL")
-                database.execute("PRAGMA secure_delete = FAST")  # a dropped text is no longer in the file
+                database.execute("PRAGMA secure_delete = ON")  # a dropped text is no longer in the file
                 database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
                 database.executescript(SCHEMA)
                 self._file = self._identity()

@@ -178,13 +178,18 @@ class Monitoring:
         """Write down the labels that came in; their predictions may be of a moment ago, so those come first."""
         if not self.collection or not self._labels:
             return
+        failed: OSError | None = None
         for _ in range(len(self._labels)):
             asked = self._labels.popleft()
-            if asked.missing.set_running_or_notify_cancel():  # else its client has left
-                try:
-                    asked.missing.set_result(self.collection.label(asked.request, asked.truths))
-                except OSError as error:
-                    asked.missing.set_exception(error)
+            if not asked.missing.set_running_or_notify_cancel():
+                continue  # its client has left
+            try:
+                if failed:
+                    raise failed  # a file that is locked would take seconds for each
+                asked.missing.set_result(self.collection.label(asked.request, asked.truths))
+            except OSError as error:
+                failed = error
+                asked.missing.set_exception(error)
         self._tell_accuracy()
 
     def _compare(self) -> None:

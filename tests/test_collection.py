@@ -1,9 +1,12 @@
 """What is kept of the predictions: bounded, shared, and never in the way, whatever the disk does."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import sqlite3
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from serve.metrics import Metrics
 from tweets.errors import UserError
 
 DAY = 86400.0
+NOBODY = 65534
 
 
 def opened(folder: Path, **changed: Any) -> Collection:
@@ -40,7 +44,7 @@ def row(number: int = 0, *, at: float = 0.0, request: str = "r", label: str = "a
 
 
 def numbers(folder: Path) -> list[int]:
-    with sqlite3.connect(folder / collection.FILE) as database:
+    with contextlib.closing(sqlite3.connect(folder / collection.FILE)) as database:
         return [number for (number,) in database.execute("SELECT number FROM predictions ORDER BY id")]
 
 
@@ -103,14 +107,35 @@ def test_a_program_that_reads_for_long_does_not_let_the_log_grow(
     assert value(kept, "waiting_rows") == value(kept, "lost_rows") == 0
 
 
+def test_the_log_shrinks_again_when_the_other_program_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "LOG_BYTES", 50_000)
+    kept, log = opened(tmp_path), tmp_path / f"{collection.FILE}-wal"
+    kept.write([row(0)], 0)
+    with contextlib.closing(sqlite3.connect(tmp_path / collection.FILE)) as reader:
+        reading = reader.execute("SELECT number FROM predictions")
+        for number in range(1, 20):
+            kept.write([row(number, size=4000)], 0)
+        reading.close()
+        assert log.stat().st_size > 200_000
+    kept._open().execute("PRAGMA wal_checkpoint")  # which SQLite does by itself at 4 MB
+    kept.write([row(20)], 0)
+    assert log.stat().st_size <= 50_000
+
+
 def test_old_rows_go_whether_new_ones_come_or_not_and_their_texts_with_them(tmp_path: Path) -> None:
-    kept = opened(tmp_path, max_days=2.0)
-    kept.write([dataclasses.replace(row(0, at=0), text="a secret"), row(1, at=1.5 * DAY)], 1.6 * DAY)
-    assert numbers(tmp_path) == [0, 1]
-    kept.write([], 2.5 * DAY)
-    assert numbers(tmp_path) == [1]
+    kept, file = opened(tmp_path, max_days=2.0), tmp_path / collection.FILE
+    rows = [row(number, at=1.5 * DAY * (number >= 300), size=768) for number in range(400)]
+    kept.write([dataclasses.replace(each, text="young" if each.at else "a secret") for each in rows], 1.6 * DAY)
     kept.close()
-    assert b"a secret" not in (tmp_path / collection.FILE).read_bytes()
+    before = file.stat().st_size
+    assert len(numbers(tmp_path)) == 400
+    kept.write([], 1.6 * DAY + collection.SECONDS_BETWEEN_AGES)
+    assert len(numbers(tmp_path)) == 400
+    kept.write([], 2.5 * DAY)
+    kept.close()
+    assert numbers(tmp_path) == list(range(300, 400))
+    assert file.stat().st_size < before / 2
+    assert b"a secret" not in file.read_bytes()
 
 
 def test_two_services_share_a_folder(tmp_path: Path) -> None:
@@ -200,11 +225,24 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, kind: str
         opened(folder)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="TWEETS_COLLECT"):
-        opened(tmp_path)
+@pytest.fixture
+def not_writable() -> Iterator[Path]:
+    """A folder that its user can read only. Root, who can write everywhere, is nobody meanwhile."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        if root:
+            os.seteuid(NOBODY)
+        yield folder
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_a_folder_that_is_read_only_is_refused(not_writable: Path) -> None:
+    with pytest.raises(UserError, match=r"unable to open database file \(TWEETS_COLLECT\)"):
+        opened(not_writable)
 
 
 def test_labels_tell_how_often_the_model_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

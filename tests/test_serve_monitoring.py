@@ -168,10 +168,39 @@ def test_labels_that_cannot_be_written_do_not_pile_up(
         kept._label()
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    left, missing, refused = asyncio.run(ask())
+    left, missing, refused = asyncio.run(ask())  # the first one's client has left
     assert isinstance(left, asyncio.CancelledError)
     assert missing == 0
     assert str(refused) == "2 requests with labels wait to be written"
+
+
+def test_a_locked_file_holds_up_only_the_first_label(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: Monitoring = started(model, collect=tmp_path)[1].monitoring  # its thread does not run
+    assert kept.collection
+    asked = []
+
+    def locked(request: str, _: Any) -> None:
+        asked.append(request)
+        raise OSError("database is locked")
+
+    monkeypatch.setattr(kept.collection, "label", locked)
+
+    async def ask() -> list[Any]:
+        tasks = [asyncio.create_task(kept.label(request, ["a"])) for request in ("one", "two", "three")]
+        await asyncio.sleep(0.01)
+        kept._label()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [str(found) for found in asyncio.run(ask())] == ["database is locked"] * 3
+    assert asked == ["one"]
+
+
+def test_an_empty_setting_collects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose.yaml's `${TWEETS_COLLECT:-}` would give it."""
+    monkeypatch.setenv("TWEETS_COLLECT", "")
+    assert settings.load().collect is None
 
 
 def test_without_a_folder_nothing_is_kept_and_feedback_says_so(model: Path, tmp_path: Path) -> None:
