@@ -84,7 +84,7 @@ def refusal_of_process(
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         input=stdin,
         capture_output=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 1

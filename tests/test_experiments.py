@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("experiments")  # they share one play of th
 GRID = {"lr-1": 1e-05, "lr-2": 3e-05, "lr-3": 1e-04}
 AGAIN = {"again": 1e-05}  # from the run cache
 SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")
-SECONDS_FOR_A_QUEUE = 200
+SECONDS_FOR_A_QUEUE = 600
 
 
 def environment_of_its_own(folder: Path) -> str:

@@ -29,7 +29,7 @@ MADE = {
     "endings": (3, 12_341, 2.7),
     "complaints": (2, 24_020, 1.3),
 }
-SECONDS_FOR_A_SET = 300
+SECONDS_FOR_A_SET = 600
 
 
 def written(name: str, folder: Path) -> dict[str, pd.DataFrame]:
@@ -167,6 +167,7 @@ def kept(clone: Path, name: str) -> Any:
     return json.loads((clone / datasets.CACHE / f"{name}.json").read_text())
 
 
+@pytest.mark.walk
 def test_an_interrupted_run_goes_on_with_the_sets_that_are_left(clone: Path, tmp_path: Path) -> None:
     sets = [own_set(tmp_path / "two", ["bad", "good"], 1), own_set(tmp_path / "four", ["a", "b", "c", "d"], 2)]
     command = [*COMMAND, *map(str, sets)]

@@ -160,7 +160,7 @@ def test_a_run_whose_dvc_is_killed_three_times_ends_with_the_same_bytes(long_tra
             steps.update(found)
             return bool(found - known)
 
-        wait_for(new_checkpoint, 60)
+        wait_for(new_checkpoint, 300)
         time.sleep(rng.random())
         started.send_signal(signal.SIGKILL)
         started.wait()

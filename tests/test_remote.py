@@ -168,6 +168,7 @@ def test_a_remote_that_is_down_before(clone: Path) -> None:
         fails_in_one_line(remote(clone, action), f"no answer from {nobody}", "make gcs")
 
 
+@pytest.mark.walk
 def test_a_remote_that_goes_down_during_push_and_pull_and_comes_back(shared: Path, bucket: str, tmp_path: Path) -> None:
     """Both at once, since the client takes half a minute to give up."""
     b = clone_without_data(shared, tmp_path)
@@ -181,7 +182,7 @@ def test_a_remote_that_goes_down_during_push_and_pull_and_comes_back(shared: Pat
             for folder, action in ((shared, "push"), (b, "pull"))
         ]
         for process in started:
-            _, said = process.communicate(timeout=200)
+            _, said = process.communicate(timeout=600)
             assert process.returncode == 1
             assert "Traceback" not in said
             assert "no answer from" in said.splitlines()[-1]

@@ -210,14 +210,14 @@ def start(folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: set(folder.glob(f"{FOLDER}/checkpoints/*/checkpoint-*/complete")) - known, 300)
+    wait_for(lambda: set(folder.glob(f"{FOLDER}/checkpoints/*/checkpoint-*/complete")) - known, 600)
     return process
 
 
 def test_a_search_goes_on_after_ctrl_c_and_after_a_kill(long_search: Path) -> None:
     process = start(long_search)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate(timeout=200)[1] == "search: interrupted\n"
+    assert process.communicate(timeout=600)[1] == "search: interrupted\n"
     assert process.returncode == 1
     assert in_trial(long_search) == []
     assert [trial.state.name for trial in study_in(long_search).trials] == ["FAIL", "WAITING"]
@@ -227,7 +227,7 @@ def test_a_search_goes_on_after_ctrl_c_and_after_a_kill(long_search: Path) -> No
     assert "train: going on from step" in (long_search / FOLDER / "logs/try-1.txt").read_text()
     for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         one.kill()
-    process.communicate(timeout=200)
+    process.communicate(timeout=600)
     assert [trial.state.name for trial in study_in(long_search).trials] == ["FAIL", "RUNNING"]
     nothing_left(long_search)
 
@@ -260,7 +260,7 @@ def test_a_trial_that_outlived_its_search_is_ended_and_no_other_process(tmp_path
         subprocess.Popen([*sleep, "dvc", "exp", "run"], cwd=tmp_path.parent),
     ]
     try:
-        wait_for(lambda: all(psutil.Process(one.pid).children() for one in (trial, stage, *others)), 20)
+        wait_for(lambda: all(psutil.Process(one.pid).children() for one in (trial, stage, *others)), 60)
         left = [psutil.Process(trial.pid), psutil.Process(stage.pid), *psutil.Process(trial.pid).children()]
         isolated.end_leftovers(tmp_path)
         assert not any(process.is_running() for process in left)

@@ -106,6 +106,7 @@ def test_the_image_is_built_for_all_that_goes_into_it() -> None:
 def test_tests_run_by_the_one_command_everywhere() -> None:
     runs = [step["run"] for step in steps_of("ci", "test") if "run" in step]
     assert runs == ["make promtool", "make test"]
+    assert [step["run"] for step in steps_of("ci", "coverage") if "run" in step] == ["make promtool", "make coverage"]
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "make test"
     matrix = WORKFLOWS["ci"]["jobs"]["test"]["strategy"]["matrix"]["include"]
     [required] = [one for one in matrix if one["name"] == "tests"]
