@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import DEFAULT, Mock
 
 import psutil
 import pytest
@@ -274,6 +274,22 @@ def test_a_stop_is_no_interruption_and_nothing_begins_after_it(
         ("queued", 0, False),
         ("queued", 0, True),
     ]
+
+
+def test_a_worker_outlives_a_queue_that_cannot_be_read_for_a_moment(
+    workers: Workers, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(workers, "a")
+    monkeypatch.setattr("runner.workers.SECONDS_AFTER_AN_ERROR", 0.1)
+    full = sqlite3.OperationalError("database or disk is full")
+    claim = Mock(side_effect=[full, *[DEFAULT] * 1000], wraps=queue.claim)
+    monkeypatch.setattr(queue, "claim", claim)
+    workers.start()
+    try:
+        wait_for(lambda: queue.get("a").state == "done", SECONDS)
+    finally:
+        workers.stop()
+    assert claim.call_count >= 2
 
 
 @pytest.fixture
