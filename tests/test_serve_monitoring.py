@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -254,6 +255,24 @@ def test_a_clock_that_jumps_drops_nothing(
     kept.stop()
     [(_, before), (_, after)] = rows(tmp_path, "request, at")
     assert begin - 1 <= before <= after < begin + 60
+
+
+def test_an_error_is_logged_and_what_comes_next_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(monitoring, "WRITE", 0.05)
+    monkeypatch.setattr(monitoring, "COMPARE", 0)
+    _, service = started(model, collect=tmp_path)
+    kept: Monitoring = service.monitoring
+    monkeypatch.setattr(kept, "_compare", Mock(side_effect=FloatingPointError("no number")))
+    kept.start()
+    try:
+        wait_for(lambda: "FloatingPointError: no number" in caplog.text, SECONDS)
+        kept.add(service.served, "next", ["a"], service.served.predict(["a"]))
+        wait_for(lambda: rows(tmp_path, "request") == [("next",)], SECONDS)
+        assert kept._thread.is_alive()
+    finally:
+        kept.stop()
 
 
 def test_what_waits_is_bounded(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
