@@ -29,14 +29,14 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 from pyarrow import parquet
-from tqdm import tqdm
 
 from benchmarks.machine import machine
 from benchmarks.turns import by_turns, summary, table
 from tweets import errors, files
+from tweets.dataset import SPLITS
 from tweets.encode import DTYPES
 from tweets.errors import UserError
-from tweets.split import SPLITS
+from tweets.progress import track
 
 RESULT = Path("benchmarks/results/data.json")
 ROUNDS = {1: 3, 10: 3}  # by how many copies of the rows: rounds of both ways by turns, after one to warm up
@@ -65,7 +65,7 @@ def grow(source: Path, target: Path, copies: int) -> int:
     blocks = np.arange(len(words)).reshape(-1, BLOCK)
     with parquet.ParquetWriter(target, rows.schema) as writer:
         writer.write_table(rows)
-        for copy in tqdm(range(1, copies), desc=f"grow to {copies} copies", disable=None):
+        for copy in track(range(1, copies), desc=f"grow to {copies}", unit="copies"):
             permuted = np.random.default_rng(copy).permuted(blocks, axis=1).ravel()
             other = dict(zip(words, (words[place] for place in permuted), strict=True))
             changed = {

@@ -25,8 +25,9 @@ from typing import IO, cast
 import pandas as pd
 
 from tweets import duplicates, files, repair, sources
+from tweets.dataset import SPLITS, TEST, TRAIN, VALID
 from tweets.errors import UserError
-from tweets.split import SPLITS, TEST, TRAIN, VALID, order, split
+from tweets.split import order, split
 
 Rows = pd.DataFrame  # with the columns text and label, and split where they have one of their own
 Told = tuple[str, str] | None  # a text and its label

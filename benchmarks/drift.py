@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import datasets
 from benchmarks.machine import machine
@@ -22,8 +21,9 @@ from serve import models
 from serve.settings import Settings
 from tools.perturbations import move_words
 from tweets import drift, errors, files, tables
+from tweets.dataset import TEST
 from tweets.errors import UserError
-from tweets.split import TEST
+from tweets.progress import track
 
 RESULT = Path("benchmarks/results/drift.json")
 HELD_OUT = "held-out tweets"
@@ -55,7 +55,7 @@ def measure(served: models.Served, draw: Callable[[], drift.Texts], windows: int
     comparison = drift.Comparison(served.reference.axes, served.reference.sample)
     alarmed = [
         drift.alarms(comparison.statistics(draw()), served.reference.thresholds)
-        for _ in tqdm(range(windows), desc="windows", leave=False, disable=None)
+        for _ in track(range(windows), desc="draw", unit="windows", leave=False)
     ]
     each = {name: sum(name in found for found in alarmed) for name in drift.STATISTICS}
     return {"windows": windows, "alarms": sum(map(bool, alarmed)), "statistics": each}
@@ -91,7 +91,7 @@ def run(covid19: Path | None) -> dict[str, Any]:
 
     def described(name: str, texts: list[str]) -> drift.Texts:
         parts = [texts[start : start + 256] for start in range(0, len(texts), 256)]
-        seen = [drift.describe(part, served.predict(part)) for part in tqdm(parts, desc=name, disable=None)]
+        seen = [drift.describe(part, served.predict(part)) for part in track(parts, desc=name, unit="parts")]
         return drift.concatenate(seen)
 
     def window_of(seen: drift.Texts) -> Callable[[], drift.Texts]:

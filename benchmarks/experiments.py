@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import trange
 
 from benchmarks.machine import machine
 from tweets import errors, files
 from tweets.errors import UserError
+from tweets.progress import track
 
 RESULT = Path("benchmarks/results/experiments.json")
 EXPERIMENTS = 50
@@ -55,7 +55,7 @@ def copy_of_clone(folder: Path) -> None:
 def overhead(folder: Path) -> dict[str, float]:
     """Return what `dvc exp run` of one stage takes, here and in a temporary folder, and what the stage takes alone."""
     times: dict[str, list[float]] = {"stage": [], "exp_run": [], "exp_run_temp": []}
-    for number in trange(REPEATS, desc="overhead"):
+    for number in track(range(REPEATS), desc="overhead", unit="rounds"):
         times["stage"].append(timed(folder, *STAGE)[0])
         for name, chars, where in (("exp_run", 11_000, ()), ("exp_run_temp", 12_000, ("--temp",))):
             command = ("dvc", "exp", "run", *where, "-S", f"fetch.max_chars={chars + number}")
@@ -72,7 +72,7 @@ def show(folder: Path) -> dict[str, Any]:
     timed(folder, "git", "restore", ".")
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for number in trange(EXPERIMENTS, desc="experiments"):
+    for number in track(range(EXPERIMENTS), desc="save", unit="experiments"):
         params["train"]["lr"] = 1e-6 * (number + 1)
         path.write_text(yaml.safe_dump(params), encoding="utf-8")
         timed(folder, "dvc", "exp", "save", "--name", f"e{number}")

@@ -24,8 +24,8 @@ from benchmarks.experiments import timed
 from benchmarks.machine import machine
 from tools.results import with_interval
 from tweets import errors, files
+from tweets.dataset import TEST, TRAIN
 from tweets.errors import UserError
-from tweets.split import TEST, TRAIN
 
 RESULT = Path("benchmarks/results/general.json")
 DECIDES = ("stages", "tweets", "params.yaml", "dvc.yaml", "requirements.txt")

@@ -32,7 +32,7 @@ from benchmarks import flame, load
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, peak, timed
 from tweets import errors, files, model, tables
-from tweets.split import TRAIN
+from tweets.dataset import TRAIN
 
 RESULT = Path("benchmarks/results/profile.json")
 FLAMES = Path("profile")

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from stages.featurize import Featurize
 from stages.prepare import COLUMNS, Prepare
 from tweets import duplicates, encoder, files, params, repair, tables
-from tweets.split import SPLITS, TEST, TRAIN, VALID
+from tweets.dataset import SPLITS, TEST, TRAIN, VALID
 from tweets.text import Cleaning, clean
 
 Row = dict[str, Any]

@@ -45,7 +45,8 @@ from benchmarks import turns
 from benchmarks.machine import machine
 from stages import train
 from tweets import encode, encoder, errors, files, model, params
-from tweets.split import TRAIN, VALID
+from tweets.dataset import TRAIN, VALID
+from tweets.trainer import scores
 
 RESULT = Path("benchmarks/results/train.json")
 OURS, DOCUMENTED, PADDED, PEAK = "this project", "Trainer as documented", "padded to 128", "peak"
@@ -145,7 +146,7 @@ def theirs(work: Work, folder: Path, switches: dict[str, Any], pad_to: int | Non
         eval_dataset=rows[VALID],
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, **padding),
-        compute_metrics=train.scores,
+        compute_metrics=scores,
     )
 
 

@@ -25,7 +25,8 @@ from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, silence, speed
 from stages import train
 from tweets import errors, files, model
-from tweets.split import VALID
+from tweets.dataset import VALID
+from tweets.trainer import TweetTrainer
 
 RESULT = Path("benchmarks/results/tricks.json")
 ALL = "all of them"
@@ -56,7 +57,7 @@ def trainings(work: Work, steps: int) -> dict[str, Callable[[], float]]:
 
     return {
         ALL: whole,
-        "without batches of like lengths": left_out(train.TweetTrainer, "_get_train_sampler", random_order, whole),
+        "without batches of like lengths": left_out(TweetTrainer, "_get_train_sampler", random_order, whole),
         "without bfloat16": changed(precision="fp32"),
         "without plain attention": left_out(train, "attention", lambda _: "sdpa", whole),
         "without the short last layer": left_out(model, "read_first_token_only", lambda _: None, whole),
@@ -77,7 +78,7 @@ def evaluations(work: Work) -> dict[str, Callable[[], float]]:
             trainer.evaluate()
             return len(work.split[VALID]) / (time.perf_counter() - begin)
 
-    return {ALL: run, "without its order": left_out(train.TweetTrainer, "_get_eval_sampler", lambda *_: None, run)}
+    return {ALL: run, "without its order": left_out(TweetTrainer, "_get_eval_sampler", lambda *_: None, run)}
 
 
 def main() -> None:

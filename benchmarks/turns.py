@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
+from tweets.progress import track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Spread:
 def by_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Return what each way returned in `rounds` rounds; all are called once before, to warm up."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    with tqdm(total=len(ways) * (rounds + 1), desc="measure", unit="run", disable=None) as progress:
+    with track(total=len(ways) * (rounds + 1), desc="measure", unit="runs") as progress:
         for number in range(rounds + 1):
             for name, way in ways.items():
                 value = way()

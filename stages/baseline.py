@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from tweets import environment, errors, files, metrics, orphan, params, tables, tfidf
+from tweets.dataset import TRAIN, VALID
 from tweets.errors import UserError, one_line
-from tweets.split import TRAIN, VALID
 
 # Of the gradient, where fitting ends. At scikit-learn's 1e-4 the last bits of the features, which NumPy's kernels round
 # otherwise on another processor, decide 39 labels of 5,153 test tweets; at 1e-6 none.

@@ -18,13 +18,11 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import transformers
 from pydantic import Field
-from sklearn.metrics import confusion_matrix, precision_recall_curve
 
-from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tables, tfidf
+from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tables
+from tweets.dataset import TEST, hash_of_ids
 from tweets.errors import UserError
-from tweets.split import TEST, hash_of_ids
 from tweets.text import HASHTAG, NEGATION, has_emoji
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +56,9 @@ def check_pipeline(folder: Path, texts: list[str], tokens: encode.Encoded, expec
     Its tokenizer has to find the same tokens for all prepared texts, and it has to give the same probabilities for the
     first of them.
     """
-    pipe = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    from transformers import pipeline  # noqa: PLC0415  see the top of tweets/model.py
+
+    pipe = pipeline("text-classification", model=str(folder), device="cpu")
     found = pipe.tokenizer(texts, truncation=True)["input_ids"]
     wrong = [i for i, row in enumerate(found) if row != tokens.row(i).tolist()]
     if wrong:
@@ -172,13 +172,24 @@ def curves(truth: Ints, probabilities: Floats, labels: list[str]) -> list[dict[s
     recalls = np.linspace(0, 1, POINTS)
     points = []
     for k, label in enumerate(labels):
-        precision, recall, _ = precision_recall_curve(truth == k, probabilities[:, k])
-        # The best precision at this recall or more: recall falls along the curve.
-        best = np.maximum.accumulate(precision[:-1])[np.searchsorted(-recall[:-1], -recalls, side="right") - 1]
+        precision, recall = precision_recall(truth == k, probabilities[:, k])
+        # The best precision at this recall or more.
+        best = np.maximum.accumulate(precision[::-1])[::-1][np.searchsorted(recall, recalls)]
         points += [
             {"group": label, "recall": float(r), "precision": float(p)} for r, p in zip(recalls, best, strict=True)
         ]
     return points
+
+
+def precision_recall(relevant: npt.NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
+    """Return the precision and the recall, which rises to 1, of the rows above each score that occurs, highest first.
+
+    `relevant` and `scores` are (N,), with a relevant row at least.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of the rows with the same score
+    hits = np.cumsum(relevant[order])[last]
+    return hits / (last + 1), hits / hits[-1]
 
 
 def cells(confusion: Ints, labels: list[str]) -> list[dict[str, Any]]:
@@ -194,7 +205,7 @@ def cells(confusion: Ints, labels: list[str]) -> list[dict[str, Any]]:
 def write_plots(folder: Path, truth: Ints, model_p: Floats, base_p: Floats, labels: list[str], bins: int) -> None:
     """Write the points of the plots that dvc.yaml names."""
     folder.mkdir()
-    confusion = cells(confusion_matrix(truth, model_p.argmax(1), labels=range(len(labels))), labels)
+    confusion = cells(metrics.confusion_matrix(truth, model_p.argmax(1), len(labels)), labels)
     files.write_json(folder / "confusion.json", confusion)
     files.write_json(folder / "precision_recall.json", curves(truth, model_p, labels))
     perfect = [{"group": "perfect", "confidence": x, "accuracy": x} for x in (0.0, 1.0)]
@@ -221,6 +232,8 @@ def main() -> None:
         model_p = model.probabilities(classifier.model, tokens, pad, batch_size=settings.batch_size, progress=True)
         check_pipeline(folder, texts, tokens, model_p, labels)
         tests = behaviour_report(classifier, rows["raw"].head(INVARIANCE_ROWS).tolist(), settings)
+    from tweets import tfidf  # noqa: PLC0415  scikit-learn, which no other score needs
+
     base_p = tfidf.load(Path("models/baseline")).predict(texts)
     report = score(rows, truth, model_p, base_p, labels, settings)
     with files.replacing(Path("plots/evaluate")) as staged:

@@ -18,7 +18,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,13 @@ import torch
 from onnx import helper, numpy_helper
 from pydantic import Field
 from threadpoolctl import threadpool_limits
-from transformers import PreTrainedModel
 
 from tweets import drift, environment, errors, exported, files, metrics, model, orphan, params, tables
+from tweets.dataset import TEST, TRAIN, VALID
 from tweets.errors import UserError, one_line
-from tweets.split import TEST, TRAIN, VALID
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Floats = npt.NDArray[np.float64]
 Share = Annotated[params.Number, Field(ge=0, le=1)]
@@ -65,7 +67,7 @@ class Graph(torch.nn.Module):
     depends on the order of words, what the first layer gives not at all, and drift may be there.
     """
 
-    def __init__(self, classifier: PreTrainedModel) -> None:
+    def __init__(self, classifier: "PreTrainedModel") -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -76,7 +78,7 @@ class Graph(torch.nn.Module):
         return found.logits, (vectors * mask).sum(1) / mask.sum(1)
 
 
-def to_onnx(classifier: PreTrainedModel) -> onnx.ModelProto:
+def to_onnx(classifier: "PreTrainedModel") -> onnx.ModelProto:
     """Return the model as an ONNX graph for any number of texts of any length.
 
     Raises UserError for an architecture that PyTorch cannot export. `classifier` attends by its eager kernel from then.

@@ -24,8 +24,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from tweets import duplicates, environment, errors, files, orphan, params, pieces, repair
+from tweets.dataset import SPLITS, TEST, TRAIN, hash_of_ids
 from tweets.errors import UserError
-from tweets.split import SPLITS, TEST, TRAIN, hash_of_ids, order, split
+from tweets.split import order, split
 from tweets.text import Clean, Cleaning, Normalise, clean
 
 Share = Annotated[params.Number, Field(gt=0, lt=0.5)]

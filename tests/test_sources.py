@@ -193,7 +193,7 @@ def test_covid19_is_downloaded_where_the_folder_is_empty(
 # Tables
 
 
-@pytest.mark.parametrize("suffix", sources.TABLES)
+@pytest.mark.parametrize("suffix", files.TABLES)
 def test_a_table_gives_the_same_rows_in_every_format(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"tweets{suffix}"
     if suffix == ".parquet":

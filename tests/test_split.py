@@ -5,7 +5,8 @@ import hashlib
 import pandas as pd
 
 from tweets import split as by_order
-from tweets.split import SPLITS, order
+from tweets.dataset import SPLITS
+from tweets.split import order
 
 
 def split(frame: pd.DataFrame, *, valid: float, test: float, seed: int) -> pd.Series:

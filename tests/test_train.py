@@ -22,6 +22,7 @@ from conftest import LABELS, ROOT, set_param
 from stages import train
 from tweets import encode, files, params
 from tweets.errors import UserError
+from tweets.trainer import Curves, LengthOrder, Rows, row_weights, scores
 
 OUTPUTS = ("models/transformer", "plots/train", "metrics/train.json")
 
@@ -81,7 +82,7 @@ def settings(**changes: Any) -> train.Train:
 @pytest.mark.parametrize("rows", [1, 7, 8, 64, 100, 1111])
 def test_an_order_is_a_permutation_of_all_rows(rows: int) -> None:
     lengths = np.random.default_rng(0).integers(3, 60, rows)
-    order = train.LengthOrder(lengths, 8, seed=0)
+    order = LengthOrder(lengths, 8, seed=0)
     assert len(order) == rows
     assert sorted(order) == list(range(rows))
 
@@ -90,7 +91,7 @@ def test_an_order_depends_on_the_seed_and_the_epoch_alone() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 500)
 
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = train.LengthOrder(lengths, 8, seed)
+        sampler = LengthOrder(lengths, 8, seed)
         list(sampler)  # an epoch that was read before leaves no trace
         sampler.set_epoch(epoch)
         return list(sampler)
@@ -102,7 +103,7 @@ def test_an_order_depends_on_the_seed_and_the_epoch_alone() -> None:
 
 def test_the_rows_of_a_batch_have_like_lengths_and_the_batches_are_shuffled() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 1024)
-    batches = lengths[list(train.LengthOrder(lengths, 8, seed=0))].reshape(-1, 8)
+    batches = lengths[list(LengthOrder(lengths, 8, seed=0))].reshape(-1, 8)
     assert np.ptp(batches, axis=1).mean() < 2  # of rows drawn at random: about 44
     means = batches.mean(1)
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
@@ -111,7 +112,7 @@ def test_the_rows_of_a_batch_have_like_lengths_and_the_batches_are_shuffled() ->
 def test_the_shorter_batch_stays_last() -> None:
     lengths = np.array([5] * 8 + [50] * 8 + [90] * 3)
     for seed in range(5):
-        assert sorted(lengths[list(train.LengthOrder(lengths, 8, seed))][-3:]) == [90, 90, 90]
+        assert sorted(lengths[list(LengthOrder(lengths, 8, seed))][-3:]) == [90, 90, 90]
 
 
 # The weights of the rows
@@ -130,7 +131,7 @@ def test_the_shorter_batch_stays_last() -> None:
 def test_a_row_weighs_its_confidence_to_a_power_with_a_mean_of_one(
     confidence: list[float], power: float, weights: list[float]
 ) -> None:
-    found = train.row_weights(np.array(confidence, np.float32), power)
+    found = row_weights(np.array(confidence, np.float32), power)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, weights, rtol=1e-6)
 
@@ -164,7 +165,7 @@ def encoded(rows: list[list[int]], labels: list[int]) -> encode.Encoded:
 
 def test_a_batch_is_padded_to_its_longest_row() -> None:
     rows = encoded([[7, 7, 7, 7], [1, 2, 3], [4]], labels=[1, 0, 2])
-    batch = train.Rows(rows, np.array([3, 0.5, 1.5], np.float32), pad=9).__getitems__([1, 2])
+    batch = Rows(rows, np.array([3, 0.5, 1.5], np.float32), pad=9).__getitems__([1, 2])
     assert {name: value.tolist() for name, value in batch.items()} == {
         "input_ids": [[1, 2, 3], [4, 9, 9]],
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
@@ -175,7 +176,7 @@ def test_a_batch_is_padded_to_its_longest_row() -> None:
 
 def test_validation_scores_count_a_label_that_is_never_predicted() -> None:
     logits = np.array([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
-    found = train.scores(transformers.EvalPrediction(predictions=logits, label_ids=np.array([0, 0, 1, 2])))
+    found = scores(transformers.EvalPrediction(predictions=logits, label_ids=np.array([0, 0, 1, 2])))
     assert found == {"accuracy": 0.75, "macro_f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
 
 
@@ -277,7 +278,7 @@ def test_another_seed_precision_or_dropout_gives_another_model(
 def run_until_killed(save: int, *, complete: bool = True) -> list[int]:
     """Train, and end it at its `save`-th checkpoint, before or after that is complete; return the steps of all."""
     saved: list[int] = []
-    keep: Callable[..., None] = train.Curves.on_save
+    keep: Callable[..., None] = Curves.on_save
 
     def on_save(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
         saved.append(state.global_step)
@@ -287,7 +288,7 @@ def run_until_killed(save: int, *, complete: bool = True) -> list[int]:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.Curves, "on_save", on_save)
+        patch.setattr(Curves, "on_save", on_save)
         with pytest.raises(Killed):
             train.main()
     return saved

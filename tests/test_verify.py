@@ -161,7 +161,7 @@ def test_an_undeclared_module_that_a_stage_reaches(clone: Path) -> None:
 def test_an_undeclared_module_that_is_imported_relatively_or_from_elsewhere(clone: Path) -> None:
     (clone / "tweets/lookup.py").write_text("WORDS = 3\n")
     with (clone / "tweets/tfidf.py").open("a") as file:
-        file.write("\nfrom . import lookup\nfrom .split import TEST\nfrom tools import results\n")
+        file.write("\nfrom . import lookup\nfrom .dataset import TEST\nfrom tools import results\n")
     found = in_lock(clone)
     for module in ("tweets/lookup.py", "tools/results.py", "tools/__init__.py"):
         assert f"baseline: reads {module}, which is not among its deps in dvc.yaml" in found

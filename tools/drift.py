@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
-from tqdm import tqdm
 
 from serve import models, settings
 from serve.collection import FILE
 from tweets import drift, errors, files, sources, tables
+from tweets.dataset import VALID
 from tweets.errors import UserError, one_line
-from tweets.split import VALID
+from tweets.progress import track
 
 REPORT = Path("drift/report.html")
 DRIFT = 3  # the exit status
@@ -45,8 +45,8 @@ def check(rows: int, served: models.Served, where: str) -> None:
 def describe(served: models.Served, texts: list[str]) -> drift.Texts:
     """Return what the model makes of texts, of which there is at least one."""
     parts = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
-    progress = tqdm(parts, desc="predict", unit="batch", disable=None)
-    return drift.concatenate(drift.describe(part, served.predict(part)) for part in progress)
+    tracked = track(parts, desc="predict", unit="batches")
+    return drift.concatenate(drift.describe(part, served.predict(part)) for part in tracked)
 
 
 def collected(served: models.Served, path: Path) -> drift.Texts:

@@ -20,10 +20,10 @@ from cleanlab.count import estimate_joint
 from cleanlab.filter import find_label_issues
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
-from tqdm import tqdm
 
 from stages import baseline
 from tweets import duplicates, files, params
+from tweets.progress import track
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -54,7 +54,7 @@ def cross_validated(rows: pd.DataFrame, labels: list[str]) -> Floats | None:
         return None
     found = np.zeros((len(rows), len(labels)))
     folds = StratifiedGroupKFold(FOLDS).split(texts, classes, groups)
-    for learned, held_out in tqdm(folds, desc="cross-validation", unit="fold", total=FOLDS):
+    for learned, held_out in track(folds, desc="cross-validation", unit="folds", total=FOLDS):
         with contextlib.redirect_stdout(None):
             fitted = baseline.fit(texts[learned].tolist(), classes[learned].tolist(), labels, settings)
         found[held_out] = fitted.predict(texts[held_out].tolist())

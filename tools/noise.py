@@ -22,8 +22,8 @@ from stages import prepare
 from stages.evaluate import CONFIDENCE, Evaluate
 from tools import ceiling, label_issues, noise_tables
 from tweets import duplicates, errors, files, metrics, model, params, repair, tables, tfidf
+from tweets.dataset import SPLITS, TEST, TRAIN, VALID
 from tweets.errors import UserError
-from tweets.split import SPLITS, TEST, TRAIN, VALID
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
-from tqdm import tqdm
 
 from tools import perturbations
 from tweets import errors, exported, files, tables
 from tweets.behaviour import Predict
+from tweets.dataset import TEST
 from tweets.errors import UserError
-from tweets.split import TEST
+from tweets.progress import track
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -114,7 +114,7 @@ def main() -> None:
     if not texts:
         raise UserError(f"data/prepared/{TEST}.parquet: no rows; it needs at least one")
     before = model.predict(texts)
-    every = tqdm(list(perturbations.kinds()), desc="robustness", unit="perturbation", disable=None)
+    every = track(list(perturbations.kinds()), desc="robustness", unit="perturbations")
     report = [measure(model.predict, texts, truth, kind, before) for kind in every]
     with files.replacing(FOLDER) as folder:
         folder.mkdir()

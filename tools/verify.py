@@ -25,12 +25,12 @@ from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
-from tqdm import tqdm
 
 from tools import declared
 from tools.remote import UNREADABLE, Remote
 from tweets import errors
 from tweets.errors import UserError
+from tweets.progress import track
 
 CONNECTIONS = 16
 
@@ -226,7 +226,7 @@ def faults_of(objects: Any, wanted: list[Object]) -> list[str | None]:
     """Return for each wanted object what is wrong with it in the remote, or None."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         asked = pool.map(lambda item: md5_in(objects, item.oid), wanted)
-        hashes = list(tqdm(asked, total=len(wanted), desc="verify", unit="object", leave=False, disable=None))
+        hashes = list(track(asked, total=len(wanted), desc="verify", unit="objects", leave=False))
     return [fault_of(objects, item, md5) for item, md5 in zip(wanted, hashes, strict=True)]
 
 

@@ -1,11 +1,11 @@
 """Tokens of a split as ragged arrays: no padding on disk, memory-mapped when read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from pyarrow import compute
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import PreTrainedTokenizerBase
 
 from tweets.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHUNK = 1024  # texts tokenised in one call: with more it takes longer
 CHUNK_BY_WORD = 8192  # the same where each word is tokenised once: with more it takes less time
@@ -24,6 +26,7 @@ WORDS = 256  # distinct words that the tokenizer is given as one text
 DTYPES = {"ids": "<i4", "offsets": "<i8", "labels": "<i8", "confidence": "<f4"}
 
 Tokens = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]  # and their offsets, or how many each text has
+InPython = Callable[[Sequence[str]], list[list[int]]]  # a tokenizer without a part in Rust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,56 +59,76 @@ class Encoded:
         return ids, mask
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Tokens:
+def backend(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Tokenizer | InPython:
+    """Return what `encode` takes, for a tokenizer of transformers: a copy of its part in Rust, where it has one.
+
+    That part by itself takes half the time; truncation would be saved with the original.
+    """
+    if not tokenizer.is_fast:
+        return lambda texts: tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    copied: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copied.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    copied.no_padding()
+    return copied
+
+
+def encode(tokenizer: Tokenizer | InPython, texts: Sequence[str]) -> Tokens:
     """Return the tokens of the texts one after the other, and the offsets at which each text starts and the last ends.
 
-    Special tokens are added and longer texts cut to `max_length` tokens. In many texts a word that several hold is
-    tokenised once, which takes 0.4 to 0.5 of the time: see what `featurize` gains in
+    Special tokens are added, and longer texts cut, as the tokenizer's truncation says. In many texts a word that
+    several hold is tokenised once, which takes 0.4 to 0.5 of the time: see what `featurize` gains in
     `python -m benchmarks.data`.
     """
-    many = len(texts) > CHUNK and _words_are_independent(tokenizer)
-    tokenise, size = (_by_word, CHUNK_BY_WORD) if many else (_by_text, CHUNK)
-    parts = [tokenise(tokenizer, texts[start : start + size], max_length) for start in range(0, len(texts), size)]
+    if isinstance(tokenizer, Tokenizer) and len(texts) > CHUNK and _words_are_independent(tokenizer):
+        parts = [_by_word(tokenizer, some) for some in _chunks(texts, CHUNK_BY_WORD)]
+    else:
+        parts = [_by_text(tokenizer, some) for some in _chunks(texts, CHUNK)]
     ids, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return ids, np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def _by_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Tokens:
+def _chunks(texts: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+
+def _by_text(tokenizer: Tokenizer | InPython, texts: Sequence[str]) -> Tokens:
     """Return the tokens of the texts one after the other, and how many each text has."""
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-    if tokenizer.is_fast:
-        tokenizer("", **options)  # sets truncation in the part written in Rust, which by itself takes half the time
-        rows = [row.ids for row in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
-        tokenizer("")  # unsets it: it would be saved with the tokenizer
+    if isinstance(tokenizer, Tokenizer):
+        rows = [row.ids for row in tokenizer.encode_batch_fast(texts)]
     else:
-        rows = tokenizer(texts, **options)["input_ids"]
+        rows = tokenizer(texts)
     return np.fromiter(chain.from_iterable(rows), np.int32), np.fromiter(map(len, rows), np.int64)
 
 
-def _words_are_independent(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _words_are_independent(tokenizer: Tokenizer) -> bool:
     """Tell whether the tokens of a text are those of the words between its spaces, as they are with BERT."""
+    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
     return (
-        tokenizer.is_fast
-        and isinstance(tokenizer.backend_tokenizer.normalizer, BertNormalizer)
-        and isinstance(tokenizer.backend_tokenizer.pre_tokenizer, BertPreTokenizer)
-        and all(token.split() == [token] for token in tokenizer.get_added_vocab())
-        and tokenizer.truncation_side == "right"
+        isinstance(tokenizer.normalizer, BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and all(token.split() == [token] for token in added)
+        and tokenizer.truncation is not None
+        and tokenizer.truncation["direction"] == "right"
     )
 
 
-def _by_word(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Tokens:
+def _by_word(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Do what `_by_text` does; a word that several texts hold is tokenised once."""
-    tokenizer("")  # neither truncation nor padding, whatever was set before
     parted = compute.split_pattern(pa.array(texts, pa.string()), " ")
     words = parted.flatten().dictionary_encode()
-    ids, starts = _tokens_of_words(tokenizer.backend_tokenizer, words.dictionary.to_pylist())
+    truncation = dict(tokenizer.truncation or {})
+    tokenizer.no_truncation()  # of what is given to it here: many words as one text
+    try:
+        ids, starts = _tokens_of_words(tokenizer, words.dictionary.to_pylist())
+        begin, end = _around(tokenizer)
+    finally:
+        tokenizer.enable_truncation(**truncation)
     counts = np.diff(starts)
     number = words.indices.to_numpy()
     tokens = ids[_runs(starts[number], counts[number])]
 
-    begin, end = _around(tokenizer.backend_tokenizer)
     cuts = np.cumsum([0, *counts[number]])[parted.offsets.to_numpy()]  # (N + 1,) where the texts begin in `tokens`
-    kept = np.minimum(np.diff(cuts), max_length - len(begin) - len(end))
+    kept = np.minimum(np.diff(cuts), truncation["max_length"] - len(begin) - len(end))
     lengths = kept + len(begin) + len(end)
     ends = np.cumsum(lengths)
     whole = np.empty(lengths.sum(), np.int32)

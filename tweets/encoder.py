@@ -5,8 +5,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, TypeVar
 
-import transformers
-
 from tweets.errors import UserError, one_line
 from tweets.files import check_sha256
 
@@ -49,8 +47,10 @@ def _installed() -> Path:
 
 def quiet() -> None:
     """Keep transformers from reporting on each load: a new head is always missing from an encoder's weights."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    from transformers.utils import logging  # noqa: PLC0415  seconds, and featurize does without transformers
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def from_pretrained(cls: type[T], encoder: str, revision: str | None, **options: Any) -> T:

@@ -1,7 +1,7 @@
 """How a user's mistake ends: one clear line on stderr and a non-zero exit, never a traceback."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 # What tokenizers say of a full disk in a plain Exception, torch in a RuntimeError, and NumPy in an unclear OSError.
 NO_SPACE = "No space left on device"
@@ -28,6 +28,13 @@ def run(command: str, main: Callable[[], None]) -> None:
         if not (known or unclear or NO_SPACE in str(error)):
             raise
         sys.exit(f"{command}: {one_line(error)}{'; is the disk full?' if unclear else ''}")
+
+
+def rows_at(numbers: Iterable[int]) -> str:
+    """Return the first of some rows, which are numbered from 0, counted from 1, and how many more there are."""
+    rows = [str(number + 1) for number in numbers]
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(rows[:3])}{more}"
 
 
 def one_line(error: BaseException) -> str:

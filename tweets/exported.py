@@ -12,16 +12,19 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from tweets import files, params
 from tweets.errors import UserError, one_line
+from tweets.progress import track
 from tweets.text import Cleaning, clean
+
+if TYPE_CHECKING:
+    import openvino
 
 MODEL = "model.onnx"
 SETTINGS = "settings.json"
@@ -57,11 +60,16 @@ class Settings:
 class Exported:
     """An exported classifier for K labels. One thread at a time may predict."""
 
-    request: openvino.InferRequest  # for batches
-    single: dict[int, openvino.InferRequest]  # for one text, by width, from the smallest
+    request: "openvino.InferRequest"  # for batches
+    single: dict[int, "openvino.InferRequest"]  # for one text, by width, from the smallest
     tokenizer: Tokenizer
     settings: Settings
     dtype: np.dtype[np.void]  # of a text's outputs
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the K classes, in their order."""
+        return self.settings.labels
 
     def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Floats:
         """Return the probabilities of the labels for raw tweets, (N, K)."""
@@ -79,7 +87,7 @@ class Exported:
         result: Outputs = np.empty(len(tokens), self.dtype)
         result["tokens"] = [len(row) for row in tokens]
         result["unknown"] = [(row == self.settings.unknown).sum() for row in tokens]
-        for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
+        for start in track(range(0, len(order), batch_size), desc="predict", unit="batches", disable=not progress):
             rows = order[start : start + batch_size]
             logits, embeddings = self._infer([tokens[number] for number in rows])
             result["probabilities"][rows] = softmax(logits.astype(np.float64))
@@ -154,12 +162,14 @@ def _checksums(path: Path) -> dict[str, str]:
 
 
 @functools.cache
-def _core() -> openvino.Core:
+def _core() -> "openvino.Core":
     """Return the one core of this process, which stays.
 
     It gives the thread that first compiles a model a stack for signals. Were it to end with a model, in another thread,
     that stack would be gone, and the next signal would end the process.
     """
+    import openvino  # noqa: PLC0415  as long as all else that predicting one text from the command line imports
+
     return openvino.Core()
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from tweets.errors import UserError
 
+TABLES = (".csv", ".tsv", ".parquet")  # what the names of tables end in
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

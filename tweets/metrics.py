@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -16,15 +14,26 @@ Floats = npt.NDArray[np.float64]
 
 def headline(truth: Ints, probabilities: Floats, *, bins: int = 15) -> dict[str, float]:
     """Return accuracy, macro-F1, macro-recall, log loss (nats) and expected calibration error."""
-    classes = range(probabilities.shape[1])
-    confusion = confusion_matrix(truth, probabilities.argmax(1), labels=classes)
+    confusion = confusion_matrix(truth, probabilities.argmax(1), probabilities.shape[1])
     return {
-        "accuracy": float(np.trace(confusion) / confusion.sum()),
-        "macro_f1": float(macro_f1(confusion)),
-        "macro_recall": float(macro_recall(confusion)),
-        "log_loss": float(log_loss(truth, probabilities, labels=list(classes))),
+        **{name: float(score(confusion)) for name, score in SCORES.items()},
+        "log_loss": log_loss(truth, probabilities),
         "calibration_error": calibration_error(truth, probabilities, bins=bins),
     }
+
+
+def confusion_matrix(truth: Ints, predicted: Ints, classes: int) -> Ints:
+    """Return how many rows of each class are predicted as each, (K, K): the rows are the truth."""
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def log_loss(truth: Ints, probabilities: Floats) -> float:
+    """Return the mean negative log probability of the true class, in nats.
+
+    A probability of 0 counts as the smallest step of a float64 around 1, as in scikit-learn, so the loss is finite.
+    """
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(of_truth, np.finfo(np.float64).eps)).mean())
 
 
 def macro_f1(confusion: npt.NDArray[Any]) -> Any:
@@ -49,11 +58,13 @@ def accuracy(confusion: npt.NDArray[Any]) -> Any:
 
 
 def per_class(truth: Ints, probabilities: Floats, labels: list[str]) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and the number of rows of each label."""
-    scores = precision_recall_fscore_support(truth, probabilities.argmax(1), labels=range(len(labels)), zero_division=0)
-    names = ("precision", "recall", "f1")
+    """Return precision, recall, F1 and the number of rows of each label; a score without rows to divide by is 0."""
+    confusion = confusion_matrix(truth, probabilities.argmax(1), len(labels))
+    hits, rows, predictions = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+    scores = {"precision": hits / np.maximum(predictions, 1), "recall": hits / np.maximum(rows, 1)}
+    scores["f1"] = 2 * hits / np.maximum(rows + predictions, 1)
     return {
-        label: {name: float(scores[i][k]) for i, name in enumerate(names)} | {"rows": int(scores[3][k])}
+        label: {name: float(values[k]) for name, values in scores.items()} | {"rows": int(rows[k])}
         for k, label in enumerate(labels)
     }
 
@@ -116,7 +127,7 @@ def compare(
     predictions = [model.argmax(1), baseline.argmax(1)]
     classes = model.shape[1]
     confusions = resampled(truth, predictions, classes, resamples=resamples, seed=seed)
-    points = [confusion_matrix(truth, predicted, labels=range(classes)) for predicted in predictions]
+    points = [confusion_matrix(truth, predicted, classes) for predicted in predictions]
     intervals: list[dict[str, Any]] = [{}, {}]
     difference: dict[str, Any] = {}
     for name, score in SCORES.items():
@@ -129,6 +140,18 @@ def compare(
         }
     right = [predicted == truth for predicted in predictions]
     gained, lost = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    p_value = mcnemar(gained, lost)
     difference["mcnemar"] = {"only_model_right": gained, "only_baseline_right": lost, "p_value": p_value}
     return intervals[0], intervals[1], difference
+
+
+def mcnemar(one: int, other: int) -> float:
+    """Return the p-value of McNemar's exact two-sided test for how many rows only one and only the other has right.
+
+    Twice the probability that a fair coin, tossed `one + other` times, shows the rarer side at most as often
+    (McNemar 1947, with the binomial tail itself instead of chi-square). In logarithms, since the coefficients overflow.
+    """
+    tosses = one + other
+    number = np.arange(min(one, other))
+    logarithms = np.cumsum([0.0, *(np.log(tosses - number) - np.log(number + 1))])  # of the binomial coefficients
+    return float(min(1.0, 2 * np.exp(logarithms - tosses * np.log(2)).sum()))

@@ -1,30 +1,29 @@
-"""A trained classifier: the Hugging Face folder that `train` writes, and predictions from it."""
+"""A trained classifier: the Hugging Face folder that `train` writes, and predictions from it.
+
+transformers is imported where a model is loaded: a model's class costs twice what torch does, which `--help`, a wrong
+param and a missing file need not wait for. See `python -m benchmarks.imports`.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import eager_attention_forward
+from tokenizers import Tokenizer
 
-from tweets import encoder, files, params
-from tweets.encode import Encoded, encode
+from tweets import encode, encoder, files, params
+from tweets.encode import Encoded
 from tweets.errors import UserError, one_line
+from tweets.progress import track
 from tweets.text import Cleaning, clean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -36,8 +35,9 @@ NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 class Classifier:
     """A model for K labels, with what it takes to go from a raw tweet to probabilities."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    tokens: Tokenizer | encode.InPython  # of the tokenizer, for `encode`
     cleaning: Cleaning
     labels: list[str]
     max_length: int
@@ -46,7 +46,7 @@ class Classifier:
         """Return the probabilities of the labels for raw tweets, (N, K)."""
         if not texts:
             return np.empty((0, len(self.labels)))
-        ids, offsets = encode(self.tokenizer, clean(texts, self.cleaning), self.max_length)
+        ids, offsets = encode.encode(self.tokens, clean(texts, self.cleaning))
         rows = len(texts)
         encoded = Encoded(
             ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.zeros(rows, np.float32)
@@ -63,6 +63,8 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: not a model folder: no {', '.join(missing)}; `dvc repro` or `dvc pull` gives one")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415  see the top
+
     encoder.quiet()
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -83,13 +85,14 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
     return Classifier(
         model=model,
         tokenizer=tokenizer,
+        tokens=encode.backend(tokenizer, tokenizer.model_max_length),
         cleaning=cleaning,
         labels=labels,
         max_length=tokenizer.model_max_length,
     )
 
 
-def in_bfloat16(model: PreTrainedModel) -> None:
+def in_bfloat16(model: "PreTrainedModel") -> None:
     """Let the model multiply matrices in bfloat16; norms, the softmax of attention and sums over layers stay float32.
 
     2.7 times as fast as float32 on a CPU with AVX-512 BF16, and probabilities move by about 0.01 at most: see
@@ -103,12 +106,14 @@ def in_bfloat16(model: PreTrainedModel) -> None:
     model.forward = torch.autocast(model.device.type, torch.bfloat16)(model.forward)
 
 
-def read_first_token_only(model: PreTrainedModel) -> None:
+def read_first_token_only(model: "PreTrainedModel") -> None:
     """Let BERT's last layer compute the vector of the first token alone: the head reads no other.
 
     The logits stay what they are, but for rounding. Saves a seventh of the matrix products in an encoder of six layers,
     and training is 1.0 to 1.2 times as fast: `python -m benchmarks.tricks`. Other architectures stay as they are.
     """
+    from transformers import BertForSequenceClassification  # noqa: PLC0415  see the top
+
     if isinstance(model, BertForSequenceClassification):
         layer = model.bert.encoder.layer[-1]
         layer.forward = MethodType(_first_token, layer)
@@ -116,6 +121,9 @@ def read_first_token_only(model: PreTrainedModel) -> None:
 
 def _first_token(layer: Any, vectors: torch.Tensor, mask: torch.Tensor | None, *_: Any, **__: Any) -> torch.Tensor:
     """Return what the layer makes of the first token, (batch, 1, size), that sees all (batch, tokens, size)."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415  see the top
+    from transformers.models.bert.modeling_bert import eager_attention_forward  # noqa: PLC0415
+
     own = layer.attention.self
     first = vectors[:, :1]
     query, key, value = (
@@ -137,7 +145,9 @@ def _first_token(layer: Any, vectors: torch.Tensor, mask: torch.Tensor | None, *
     return result
 
 
-def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cleaning: dict[str, Any]) -> None:
+def save(
+    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", cleaning: dict[str, Any]
+) -> None:
     """Write the folder that `load` and `transformers.pipeline` read; the weights go as safetensors only."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -177,7 +187,7 @@ def threads(count: int) -> Iterator[None]:
 
 @torch.inference_mode()
 def probabilities(
-    model: PreTrainedModel, encoded: Encoded, pad: int, *, batch_size: int, progress: bool = False
+    model: "PreTrainedModel", encoded: Encoded, pad: int, *, batch_size: int, progress: bool = False
 ) -> npt.NDArray[np.float64]:
     """Return the probabilities of the labels, (N, K), for the N rows in their order.
 
@@ -185,7 +195,7 @@ def probabilities(
     """
     order = np.argsort(encoded.lengths, kind="stable")[::-1]
     result = np.empty((len(encoded), model.config.num_labels))
-    for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=not progress):
+    for start in track(range(0, len(order), batch_size), desc="predict", unit="batches", disable=not progress):
         rows = order[start : start + batch_size]
         ids, mask = encoded.padded(rows, pad)
         logits = model(

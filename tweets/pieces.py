@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pyarrow import feather, parquet
-from tqdm import tqdm
 
 from tweets.errors import UserError, one_line
+from tweets.progress import track
+
+if TYPE_CHECKING:
+    import pandas as pd  # a third of a second, and featurize reads without it
 
 PIECE = 4096  # rows read at once
 FIRST = 512  # rows of the first piece, during which the other processes have not begun
@@ -38,7 +40,7 @@ def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatc
     try:
         with parquet.ParquetFile(path) as file:
             rows = file.metadata.num_rows
-            with tqdm(total=rows, desc=path.name, unit="row", unit_scale=True, disable=rows <= PIECE) as progress:
+            with track(total=rows, desc=path.name, unit="rows", unit_scale=True, disable=rows <= PIECE) as progress:
                 cut = FIRST
                 for batch in file.iter_batches(PIECE, columns=columns):
                     for part in (batch[:cut], batch[cut:]):
@@ -85,7 +87,7 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def write(path: Path, rows: pd.DataFrame) -> None:
+def write(path: Path, rows: "pd.DataFrame") -> None:
     """Write a piece."""
     feather.write_feather(pa.Table.from_pandas(rows, preserve_index=False), path, compression="uncompressed")
 
@@ -100,7 +102,7 @@ class Spool:
     def schema(self) -> pa.Schema:
         return feather.read_table(self._file(0)).schema
 
-    def read(self, rows: pd.DataFrame, columns: list[str]) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+    def read(self, rows: "pd.DataFrame", columns: list[str]) -> Iterator[tuple["pd.DataFrame", pa.Table]]:
         """Yield, piece by piece, some rows of `rows` and the same rows of the table; the index has their numbers."""
         cuts = [*np.searchsorted(rows.index, self.starts), len(rows)]
         for piece, start in enumerate(self.starts):

@@ -13,10 +13,10 @@ import fsspec
 import pandas as pd
 import pandera.pandas as pa
 
-from tweets.errors import UserError, one_line
-from tweets.files import check_sha256, sha256
+from tweets.dataset import SPLITS
+from tweets.errors import UserError, one_line, rows_at
+from tweets.files import TABLES, check_sha256, sha256
 from tweets.params import section
-from tweets.split import SPLITS
 
 COLUMNS = ["id", "text", "label", "confidence", "split"]
 
@@ -37,7 +37,6 @@ SPLIT_NAMES = {
     "dev": "valid",
     "test": "test",
 }
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @section
@@ -231,9 +230,7 @@ def _official(values: pd.Series, name: str) -> pd.Series:
 
 def at(wrong: pd.Series) -> str:
     """Return where the first of the marked rows are, counted from 1 without the header, and how many there are."""
-    rows = [str(index + 1) for index in wrong.index[wrong]]
-    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-    return f"row{'s' if len(rows) > 1 else ''} {', '.join(rows[:3])}{more}"
+    return rows_at(wrong.index[wrong])
 
 
 def _sha256(file: str) -> str:

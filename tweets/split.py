@@ -1,12 +1,11 @@
 """Give every tweet one split, so that groups of near-duplicates are never divided."""
 
 import hashlib
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-TEST, VALID, TRAIN = SPLITS = ("test", "valid", "train")
+from tweets.dataset import SPLITS, TEST, TRAIN, VALID
 
 
 def order(key: str, seed: int) -> int:
@@ -47,8 +46,3 @@ def _deal(sizes: pd.Series, shares: dict[str, float]) -> pd.Series:
     valid = test + round(total * shares[VALID])
     dealt = np.select([start < test, start < valid], [0, 1], 2).astype(np.int8)
     return pd.Series(pd.Categorical.from_codes(dealt, pd.Index(SPLITS)), index=sizes.index)
-
-
-def hash_of_ids(ids: Iterable[str]) -> str:
-    """Return 16 hexadecimal digits that tell one set of rows from another: the head of their sorted ids' SHA-256."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

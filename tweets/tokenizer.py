@@ -1,0 +1,111 @@
+"""The tokenizer of an encoder, as featurize uses it.
+
+Where the encoder's folder has a tokenizer.json, and its settings name the tokens for padding and for unknown words,
+`tokenizers` alone reads it. All else goes through transformers, which takes seconds to import: names on the Hugging
+Face Hub, tokenizers written in Python, and defaults that only transformers knows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tweets import encode, encoder, files
+from tweets.errors import UserError, one_line
+
+SPECIAL = ("bos_token", "cls_token", "eos_token", "mask_token", "pad_token", "sep_token", "unk_token")
+NEEDED = ("pad_token", "unk_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A tokenizer that cuts at a maximum length."""
+
+    encode: Tokenizer | encode.InPython
+    words: int  # in its vocabulary, special tokens left out
+    pads: bool  # has a token for padding
+    positions: int  # tokens that its encoder takes; -1: any number
+    tokens: Callable[[Sequence[int]], list[str]]  # by their numbers
+    save: Callable[[Path], object]  # into a folder that transformers' AutoTokenizer reads
+
+
+def load(name: str, revision: str | None, max_length: int) -> Loaded:
+    """Return the tokenizer of the encoder `name`. Raises UserError where it cannot be had."""
+    folder = Path(encoder.locate(name, revision))
+    special, positions = _special_tokens(folder), _positions(folder)
+    if special is None or positions is None:
+        return _by_transformers(name, revision, max_length)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # noqa: BLE001  the library raises nothing more specific
+        raise UserError(f"featurize.encoder = {name}: cannot be loaded: {one_line(error)[:300]}") from None
+    if not set(special.values()) <= tokenizer.get_vocab().keys():
+        return _by_transformers(name, revision, max_length)
+    return _by_tokenizers(tokenizer, special, positions, max_length)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file; an empty one where there is none, and transformers tells what is wrong."""
+    try:
+        content = files.read_json(path)
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _special_tokens(folder: Path) -> dict[str, str] | None:
+    """Return the special tokens that the folder's settings name; None where they are not enough to do without more."""
+    settings = _read(folder / "special_tokens_map.json") | _read(folder / "tokenizer_config.json")
+    named = {key: settings[key] for key in SPECIAL if settings.get(key) is not None}
+    special = {key: token["content"] if isinstance(token, dict) else token for key, token in named.items()}
+    enough = (folder / "tokenizer.json").is_file() and all(key in special for key in NEEDED)
+    plain = settings.get("truncation_side", "right") == "right" and "auto_map" not in settings
+    return special if enough and plain else None
+
+
+def _positions(folder: Path) -> int | None:
+    """Return how many tokens the encoder takes; None where its configuration does not say so itself."""
+    found = _read(folder / "config.json").get("max_position_embeddings")
+    return found if isinstance(found, int) else None
+
+
+def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int, max_length: int) -> Loaded:
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    kept = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.enable_truncation(max_length)
+    # Whatever class the encoder's settings name: transformers then takes tokenizer.json as it is, as was done here.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **special}
+
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        kept.save(str(folder / "tokenizer.json"))
+        files.write_json(folder / "tokenizer_config.json", settings)
+
+    return Loaded(
+        encode=tokenizer,
+        words=tokenizer.get_vocab_size() - len(set(special.values())),
+        pads=True,
+        positions=positions,
+        tokens=lambda numbers: [str(tokenizer.id_to_token(number)) for number in numbers],
+        save=save,
+    )
+
+
+def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded:
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  seconds: see above
+
+    tokenizer = encoder.from_pretrained(AutoTokenizer, name, revision)
+    config = encoder.from_pretrained(AutoConfig, name, revision)
+    in_rust = encode.backend(tokenizer, max_length)
+    tokenizer.model_max_length = max_length
+    return Loaded(
+        encode=in_rust,
+        words=len(tokenizer) - len(tokenizer.all_special_tokens),
+        pads=tokenizer.pad_token_id is not None,
+        positions=getattr(config, "max_position_embeddings", -1),
+        tokens=tokenizer.convert_ids_to_tokens,
+        save=tokenizer.save_pretrained,
+    )
