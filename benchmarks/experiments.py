@@ -47,6 +47,8 @@ def copy_of_clone(folder: Path) -> None:
     if "up to date" not in timed(Path(), "dvc", "status")[1]:
         raise UserError("the clone is not up to date: `dvc repro` and commit, then measure")
     timed(Path(), "git", "clone", "-q", ".", str(folder))
+    for name, value in (("user.name", "benchmark"), ("user.email", "benchmark@example.org")):  # of experiments' commits
+        timed(folder, "git", "config", name, value)
     cache = Path(timed(Path(), "dvc", "cache", "dir")[1].strip())
     shutil.copytree(cache / "files", folder / ".dvc/cache/files")  # without the run cache: the stage has to run
     timed(folder, "dvc", "checkout")

@@ -25,6 +25,7 @@ from serve import logs
 from serve.connections import Protocol, bound
 from serve.metrics import RequestMetrics
 from serve.settings import read
+from tools import isolated
 from tweets import environment, errors
 from tweets.errors import UserError
 
@@ -55,6 +56,7 @@ def main() -> None:
     chosen = read(Settings)
     environment.check()
     root, folder = Path.cwd(), Path.cwd() / FOLDER
+    isolated.check_identity(root)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder / "lock", timeout=0).acquire()

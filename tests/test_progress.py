@@ -78,7 +78,8 @@ def test_updates_postfix_and_an_unknown_total(clock: Clock, capsys: pytest.Captu
 
 
 def test_a_terminal_gets_a_bar(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     work(clock, 4, 1)
-    assert "predict: 100%|" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert "predict: 100%|" in terminal.getvalue()
     assert progress.SECONDS_BETWEEN_LINES >= 10

@@ -15,7 +15,7 @@ import optuna
 import psutil
 import pytest
 import yaml
-from conftest import ENVIRONMENT, commit, run, set_param, stages_run, wait_for
+from conftest import ENVIRONMENT, commit, run, set_param, stages_run, unconfigured, wait_for
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -379,6 +379,17 @@ def test_a_search_stops_when_its_first_trials_all_fail(clone: Path) -> None:
     assert result.stderr.startswith("search: all of the first 3 trials failed; the last one's output: ")
     assert {trial.state.name for trial in study_in(clone).trials} == {"FAIL"}
     assert shown(clone) == {}
+
+
+def test_without_a_name_for_commits_a_search_says_how_to_tell_git_one(clone: Path, tmp_path: Path) -> None:
+    write(clone)
+    result = run(clone, *COMMAND, check=False, **unconfigured(tmp_path / "home"))
+    assert result.returncode == 1
+    assert result.stderr == (
+        "search: Git has no user.name and no user.email, and DVC makes a commit of each experiment: type"
+        ' `git config --global user.name "Your Name"` and `git config --global user.email you@example.org`\n'
+    )
+    assert study_in(clone).trials == []
 
 
 FILE = Path("search.yaml")

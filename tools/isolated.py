@@ -64,6 +64,20 @@ def _output(folder: Path, command: list[str], title: str) -> str:
     return result.stdout
 
 
+def check_identity(root: Path) -> None:
+    """Raise UserError unless Git knows who commits here: DVC makes a commit of each experiment."""
+    known = {
+        part: os.environ.get(f"GIT_COMMITTER_{part.upper()}")
+        or _output(root, ["git", "config", "--get", "--default", "", f"user.{part}"], "git config").strip()
+        for part in ("name", "email")
+    }
+    if missing := [f"user.{part}" for part, value in known.items() if not value]:
+        raise UserError(
+            f"Git has no {' and no '.join(missing)}, and DVC makes a commit of each experiment: type"
+            ' `git config --global user.name "Your Name"` and `git config --global user.email you@example.org`'
+        )
+
+
 def experiments(root: Path) -> dict[str, str]:
     """Return the ref of each DVC experiment, of whatever commit, by its name."""
     refs = git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()

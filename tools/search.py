@@ -184,6 +184,7 @@ def main() -> None:
         study = open_study(folder, settings, space)
         place = make_place(folder, space)
         if len(finished(study)) < settings.trials:
+            isolated.check_identity(place.root)
             check_ready(study, settings, path, space, place)
             recover(study, place.root)
             run_trials(study, settings, space, place)

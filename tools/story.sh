@@ -15,6 +15,12 @@ a() { in_clone a "$@"; }
 b() { in_clone b "$@"; }
 in_clone() { printf '%s$ %s\n' "$1" "${*:2}" >&2; (cd "$1" && "${@:2}"); }
 
+new_clone() { # by somebody who has told Git a name, as experiments need
+  git clone -q origin.git "$1"
+  git -C "$1" config user.name "$1"
+  git -C "$1" config user.email "$1@example.org"
+}
+
 runs_nothing() { # of a command's output in a file
   if grep "Running stage" "$1"; then fail "a stage ran"; fi
 }
@@ -42,18 +48,18 @@ story=$PWD
 
 say "An empty bucket and a bare Git repository"
 git clone -q --bare "$here" origin.git
-git clone -q origin.git a
+new_clone a
 trap clean_up EXIT
 a python -m tools.gcs start
 
 say "a reproduces and shares: code, params, hashes and scores by Git, data and models by DVC"
 a dvc repro
-a git diff --quiet || a git -c user.name=a -c user.email=a@example.org commit -qam "Reproduce"
+a git diff --quiet || a git commit -qam "Reproduce"
 a dvc push
 a git push -q
 
 say "b pulls: nothing is left to run"
-git clone -q origin.git b
+new_clone b
 b dvc remote modify --local gcs endpointurl "$(cd a && dvc config --local remote.gcs.endpointurl)"
 b dvc remote modify --local gcs allow_anonymous_login true
 b dvc pull

@@ -132,8 +132,8 @@ def seal(folder: Path) -> None:
     files.write_json(folder / CHECKSUMS, {path.name: files.sha256(path) for path in sorted(folder.iterdir())})
 
 
-def load(folder: Path, *, threads: int) -> Exported:
-    """Read a sealed folder.
+def load(folder: Path, *, threads: int, single: bool = True) -> Exported:
+    """Read a sealed folder. `single` is as in `read`.
 
     Raises UserError when a file is missing or is not the one that was exported, or the model computes something else
     here than where it was exported.
@@ -144,7 +144,7 @@ def load(folder: Path, *, threads: int) -> Exported:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: an incomplete model: no {name}; `dvc checkout` or `dvc pull` gives it")
         files.check_sha256(folder / name, checksum)
-    model, examples = read(folder, threads=threads), files.read_json(folder / EXAMPLES)
+    model, examples = read(folder, threads=threads, single=single), files.read_json(folder / EXAMPLES)
     expected = np.array([example["probabilities"] for example in examples])
     found: Floats = model.predict([example["text"] for example in examples])
     if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
@@ -173,8 +173,11 @@ def _core() -> "openvino.Core":
     return openvino.Core()
 
 
-def read(folder: Path, *, threads: int) -> Exported:
-    """Read a folder as it is. Raises UserError when OpenVINO cannot load the model."""
+def read(folder: Path, *, threads: int, single: bool = True) -> Exported:
+    """Read a folder as it is; without `single`, without the graphs for one text, which take half of the time to set up.
+
+    Raises UserError when OpenVINO cannot load the model.
+    """
     settings = params.build(Settings, files.read_json(folder / SETTINGS), str(folder / SETTINGS))
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
@@ -193,12 +196,12 @@ def read(folder: Path, *, threads: int) -> Exported:
         model = core.read_model(folder / MODEL)
         request = core.compile_model(model, "CPU", config).create_infer_request()
         size = model.output(EMBEDDING).partial_shape[1].get_length()
-        single = {}
-        for width in sorted({min(width, settings.max_length) for width in SINGLE}):
+        of_width = {}
+        for width in sorted({min(width, settings.max_length) for width in SINGLE}) if single else []:
             model.reshape({"input_ids": [1, width], "attention_mask": [1, width]})
-            single[width] = core.compile_model(model, "CPU", config).create_infer_request()
+            of_width[width] = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
     fields = [("probabilities", np.float64, len(settings.labels)), ("embedding", np.float32, size)]
     dtype = np.dtype([*fields, ("tokens", np.int32), ("unknown", np.int32)])
-    return Exported(request=request, single=single, tokenizer=tokenizer, settings=settings, dtype=dtype)
+    return Exported(request=request, single=of_width, tokenizer=tokenizer, settings=settings, dtype=dtype)

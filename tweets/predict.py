@@ -75,7 +75,7 @@ def load(folder: Path | None, device: "model.DeviceName") -> "exported.Exported 
         if device not in ("auto", "cpu"):
             raise UserError(f"--device {device}: {folder} runs on the CPU only; `--model {TRAINED}` runs on others too")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return exported.load(folder, threads=cores)
+        return exported.load(folder, threads=cores, single=False)
     from tweets import model  # noqa: PLC0415  torch and transformers, which the exported model does without
 
     return model.load(folder, model.choose_device(device))
