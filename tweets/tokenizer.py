@@ -99,10 +99,12 @@ def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded
 
     tokenizer = encoder.from_pretrained(AutoTokenizer, name, revision)
     config = encoder.from_pretrained(AutoConfig, name, revision)
-    in_rust = encode.backend(tokenizer, max_length)
+    if tokenizer.is_fast:  # as in `_by_tokenizers`: neither is to be saved
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
     tokenizer.model_max_length = max_length
     return Loaded(
-        encode=in_rust,
+        encode=encode.backend(tokenizer, max_length),
         words=len(tokenizer) - len(tokenizer.all_special_tokens),
         pads=tokenizer.pad_token_id is not None,
         positions=getattr(config, "max_position_embeddings", -1),
