@@ -2,14 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train tricks data predict environments dvc experiments pull monitoring
+BENCHMARKS := train tricks data predict imports environments dvc experiments pull monitoring
 GRAFANA := 13.2.3
 PYTEST := pytest -n 3 --dist loadgroup --durations=20 # of 3 workers, one often waits
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # What pip does on one core. Some of what packages carry is not for this Python.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
-.PHONY: repro serve browser test coverage check setup setup-dev promtool compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag dashboard alerts runner image-pipeline image-serve containers deploy abort-canary rollback train-in-cloud profile
+.PHONY: repro serve browser test walks check setup setup-dev promtool compare plots experiments push pull verify gcs gcs-stop constraints report search hooks image noise robustness drift bench load $(BENCHMARKS:%=bench-%) ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag dashboard alerts runner image-pipeline image-serve containers deploy abort-canary rollback train-in-cloud profile
 
 repro: setup ## reproduce the pipeline: only what changed runs
 	$(IN_VENV) dvc repro
@@ -26,11 +26,12 @@ browser: setup-dev ## Chromium for the tests of the page, where none is installe
 promtool: ## for the tests of the alert rules, which are skipped without it; on Debian or Ubuntu
 	command -v promtool || sudo apt-get install --yes --no-install-recommends prometheus
 
-test: setup-dev browser check ## all checks, and all tests but the walks
-	$(IN_VENV) $(PYTEST) -m 'not walk'
+test: setup-dev browser check ## all checks, and the tests that are not walks
+	$(IN_VENV) $(PYTEST) -m 'not walk' --cov --cov-report=
 
-coverage: setup-dev browser ## all tests, the walks too, and their branch coverage, for which Python runs half as fast
-	$(IN_VENV) $(PYTEST) --cov --cov-report=term --cov-fail-under=95
+walks: setup-dev browser ## after `make test`: what people do with DVC, a bucket and CI, from end to end; then the coverage of both
+	$(IN_VENV) $(PYTEST) -m walk --cov --cov-append --cov-report=
+	$(IN_VENV) coverage report --fail-under=95
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
 check: setup-dev ## lint, format, types, secrets, YAML, workflows, containers

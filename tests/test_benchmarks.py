@@ -20,6 +20,8 @@ from tweets import model
 from tweets.errors import UserError
 from tweets.trainer import TweetTrainer
 
+pytestmark = pytest.mark.walk
+
 
 def numbered(calls: list[str], name: str, values: list[float]) -> Callable[[], float]:
     """Return a way that gives the values one after the other and notes its calls."""

@@ -3,8 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import ENVIRONMENT, ROOT, commit, run, set_param, stages_run
+
+pytestmark = pytest.mark.walk
 
 
 def test_what_a_job_makes_waits_in_the_bucket_for_whoever_reproduces_the_same(shared: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tools import canary, deploy
 from tools.repository import AUTHOR
 from tweets.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("deploy")  # they share a clone
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("deploy")]  # they share a clone
 needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="needs gcloud, which PyPI and Debian do not have")
 
 KEY = "the key of deployments"

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from conftest import ENVIRONMENT, ROOT, STAGES, commit, point_at, run, set_param, stages_run, wait_for
 
-pytestmark = pytest.mark.xdist_group("experiments")  # they share one play of the story
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("experiments")]  # they share one play of the story
 GRID = {"lr-1": 1e-05, "lr-2": 3e-05, "lr-3": 1e-04}
 AGAIN = {"again": 1e-05}  # from the run cache
 SHARED = ("data/raw", "data/prepared", "data/features", "models/baseline")

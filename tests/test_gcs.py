@@ -13,6 +13,8 @@ import psutil
 import pytest
 from conftest import BUCKET, ROOT, empty_repository, run, wait_for
 
+pytestmark = pytest.mark.walk
+
 
 def gcs(folder: Path, action: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
     return run(folder, "python", "-m", "tools.gcs", action, check=check)

@@ -17,6 +17,8 @@ from benchmarks import datasets, general
 from tweets import duplicates
 from tweets.errors import UserError
 
+pytestmark = pytest.mark.walk
+
 COMMAND = ("python", "-m", "benchmarks.general")
 SPLITS = ("train", "valid", "test")
 # Of the sets that need no download: labels, rows to train on, and how many times larger the largest label is.
@@ -167,7 +169,6 @@ def kept(clone: Path, name: str) -> Any:
     return json.loads((clone / datasets.CACHE / f"{name}.json").read_text())
 
 
-@pytest.mark.walk
 def test_an_interrupted_run_goes_on_with_the_sets_that_are_left(clone: Path, tmp_path: Path) -> None:
     sets = [own_set(tmp_path / "two", ["bad", "good"], 1), own_set(tmp_path / "four", ["a", "b", "c", "d"], 2)]
     command = [*COMMAND, *map(str, sets)]

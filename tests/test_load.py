@@ -10,6 +10,8 @@ import pytest
 from benchmarks import load
 from tweets.errors import UserError
 
+pytestmark = pytest.mark.walk
+
 
 def found(rate: int, capacity: float) -> load.Found:
     """Return what k6 would see of a service that answers so many requests a second."""

@@ -15,7 +15,7 @@ import transformers
 from conftest import LABELS, default_cleaning, made_up_tweets
 from transformers import AutoModelForSequenceClassification
 
-from tweets import model, params
+from tweets import model, params, progress
 from tweets.encode import Encoded, encode
 from tweets.errors import UserError
 from tweets.text import Cleaning, clean
@@ -119,7 +119,7 @@ def test_no_texts_have_no_probabilities(untrained_model: Path) -> None:
 
 
 def test_probabilities_are_those_of_rows_that_are_tokens_already(
-    untrained_model: Path, capfd: pytest.CaptureFixture[str]
+    untrained_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier = model.load(untrained_model, precision="fp32")
     ids, offsets = encode(classifier.tokens, clean(TEXTS, classifier.cleaning))
@@ -128,8 +128,9 @@ def test_probabilities_are_those_of_rows_that_are_tokens_already(
     capfd.readouterr()
     found = model.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=8)
     assert capfd.readouterr().err == ""
-    assert np.abs(found - classifier.predict(TEXTS, progress=True)).max() < 1e-6
-    assert "predict: 100%" in capfd.readouterr().err
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    assert np.abs(found - classifier.predict(TEXTS, batch_size=8, progress=True)).max() < 1e-6
+    assert capfd.readouterr().err.startswith("predict: 1 of 3 batches")
 
 
 # Precision

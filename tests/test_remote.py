@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import BUCKET, ENVIRONMENT, point_at, run
 
+pytestmark = pytest.mark.walk
+
 
 def remote(folder: Path, action: str, **changed: str) -> subprocess.CompletedProcess[str]:
     return run(folder, "python", "-m", "tools.remote", action, check=False, **changed)
@@ -168,7 +170,6 @@ def test_a_remote_that_is_down_before(clone: Path) -> None:
         fails_in_one_line(remote(clone, action), f"no answer from {nobody}", "make gcs")
 
 
-@pytest.mark.walk
 def test_a_remote_that_goes_down_during_push_and_pull_and_comes_back(shared: Path, bucket: str, tmp_path: Path) -> None:
     """Both at once, since the client takes half a minute to give up."""
     b = clone_without_data(shared, tmp_path)

@@ -19,7 +19,7 @@ from conftest import commit, run, set_param
 from tools import report
 from tweets import errors
 
-pytestmark = pytest.mark.xdist_group("report")  # they share a report
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("report")]  # they share a report
 
 HTML, MARKDOWN = Path("report/report.html"), Path("report/report.md")
 

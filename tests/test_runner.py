@@ -39,7 +39,7 @@ from serve.metrics import RequestMetrics
 from tools import isolated
 from tweets.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("runner")  # they share a runner
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("runner")]  # they share a runner
 KEY = secrets.token_urlsafe(32)
 SECONDS = 600  # for the start of Python and its libraries, several times, on a busy machine
 LONG = {"train.epochs": 500, "train.evaluations": 500, "train.patience": 1000}

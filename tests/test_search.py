@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from tools import isolated, search, search_report, search_space
 from tweets.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("search")  # they share a search
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("search")]  # they share a search
 COMMAND = ("python", "-m", "tools.search")
 FOLDER = Path(".cache/search/try")
 # With seed 13 the committed rate comes first, then the others in this order, then the committed one again.

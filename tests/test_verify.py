@@ -15,6 +15,8 @@ from dvc.repo import Repo
 from tools import gcs, verify
 from tweets.errors import UserError
 
+pytestmark = pytest.mark.walk
+
 
 def verified(folder: Path) -> subprocess.CompletedProcess[str]:
     return run(folder, "python", "-m", "tools.verify", check=False)
