@@ -15,7 +15,7 @@ from conftest import ENVIRONMENT, ROOT, linked_environment, made_up_tweets, run,
 from packaging.requirements import Requirement
 
 import stages.train
-from benchmarks import dvc, environments, flame, predict, profile, train, tricks, turns
+from benchmarks import dvc, environments, flame, imports, predict, profile, train, tricks, turns
 from tweets import model
 from tweets.errors import UserError
 from tweets.trainer import TweetTrainer
@@ -244,6 +244,46 @@ def test_dvc_is_measured_in_a_clone_of_its_own(
     assert beyond[dvc.CHANGED]["median"] == pytest.approx(difference, abs=1e-3)
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert run(clone, "git", "status", "--porcelain").stdout.split()[1:] == [str(dvc.RESULT)]
+
+
+# imports
+
+
+def test_imports_are_measured_beside_torch_and_another_checkout(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(clone)
+    assert {"stages.fetch", "tweets.predict", "serve.__main__", "tools.search"} <= set(imports.commands(Path()))
+    monkeypatch.setattr(imports, "commands", lambda root: ["stages.fetch", "tools.results"])
+    report = report_of(imports, monkeypatch, "--rounds", "1", "--beside", str(clone))
+    ratios = report["ratios"]
+    assert set(ratios) == {
+        *(
+            f"{name}, {where}"
+            for name in ("stages.fetch", "tools.results", imports.ONE_TWEET)
+            for where in ("here", "beside")
+        ),
+        *(f"{name}, {where}, at work" for name in ("stages.fetch", "tools.results") for where in ("here", "beside")),
+    }
+    assert all(found["median"] > 0 for found in ratios.values())
+    assert "pandas" in report["shares"]["stages.fetch"]
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| stages\.fetch \|( [\d.]+ \[[\d., ]+\] \|){4} pandas \d+%, ", printed, re.MULTILINE)
+
+
+def test_an_import_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^python -c import nowhere: ModuleNotFoundError: No module named 'nowhere'$"):
+        imports.run(tmp_path, "-c", "import nowhere")
+
+
+def test_what_functions_import_counts_at_work(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/__init__.py").touch()
+    (tmp_path / "tools/late.py").write_text("def work():\n    import colorsys\n    from . import later\n")
+    (tmp_path / "tools/later.py").write_text("def work():\n    import wave\n")
+    code = "import tools.late{}\nimport sys; print([name in sys.modules for name in ('colorsys', 'wave')])"
+    for at_work, expected in (("", "[False, False]"), (imports.AT_WORK, "[True, True]")):
+        assert imports.run(tmp_path, "-c", code.format(at_work)).stdout.splitlines()[-1] == expected
 
 
 # environments
