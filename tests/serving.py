@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from conftest import ENVIRONMENT, ROOT, wait_for
+from conftest import ENVIRONMENT, MEASURED, ROOT, wait_for
 
 SECONDS = 30  # within which a service is ready, on a busy machine
 
@@ -55,7 +55,12 @@ def command(folder: Path, **settings: Any) -> dict[str, str]:
     """Return the environment of a service for an exported folder."""
     kept = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TWEETS_")}
     given = {"model": folder, "port": 0, "threads": 1, "drain_delay": 0.2, **settings}
-    return {**kept, "PYTHONPATH": str(ROOT), **{f"TWEETS_{name.upper()}": str(value) for name, value in given.items()}}
+    return {
+        **kept,
+        **MEASURED,
+        "PYTHONPATH": str(ROOT),
+        **{f"TWEETS_{name.upper()}": str(value) for name, value in given.items()},
+    }
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import http.server
 import importlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, made_up_tweets, set_param, shrunk_params
+from conftest import ENVIRONMENT, ROOT, made_up_tweets, set_param, shrunk_params
 
 from tweets import errors
 
@@ -81,7 +80,7 @@ def refusal_of_process(
     whole = contents()
     result = subprocess.run(
         [*before, sys.executable, "-m", module, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), **environment},
         input=stdin,
         capture_output=True,
         timeout=600,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LABELS, ROOT, made_up_tweets, set_param
+from conftest import ENVIRONMENT, LABELS, ROOT, made_up_tweets, set_param
 from sklearn.metrics import accuracy_score, f1_score
 
 from stages import baseline, fetch, prepare
@@ -114,7 +113,7 @@ def test_fitting_ends_near_the_one_optimum(prepared: Path, monkeypatch: pytest.M
 def test_the_bytes_do_not_depend_on_the_kernels_that_openblas_would_choose(prepared: Path) -> None:
     found = set()
     for kernels in ("", "Prescott", "Haswell"):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": kernels}
+        environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": kernels}
         subprocess.run([sys.executable, "-m", "stages.baseline"], check=True, env=environment, capture_output=True)
         found.add((prepared / "models/baseline/weights.safetensors").read_bytes())
     assert len(found) == 1

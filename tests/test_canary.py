@@ -16,7 +16,8 @@ from serve import keys
 from tools import canary
 from tweets.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("serve_process")  # with the tests that need the same clone and run services too
+# With the tests that need the same clone and run services too.
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("serve_process")]
 
 VERSION = "v1.1.0"
 

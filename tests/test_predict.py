@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import LABELS, ROOT, made_up_tweets
+from conftest import ENVIRONMENT, LABELS, ROOT, made_up_tweets
 
 from tweets import exported, model, predict, predict_file
 from tweets.errors import UserError
@@ -201,7 +201,7 @@ def test_one_tweet_needs_neither_torch_nor_pandas(here: Path) -> None:
         "print([name for name in ('torch', 'transformers', 'pandas', 'pyarrow', 'sklearn') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, "What a day!"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr == ""

@@ -22,7 +22,7 @@ import pytest
 import requests
 import uvicorn
 import yaml
-from conftest import ENVIRONMENT, ROOT, commit, run, wait_for
+from conftest import ENVIRONMENT, MEASURED, ROOT, commit, run, wait_for
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from playwright.sync_api import Browser, expect
@@ -411,7 +411,11 @@ class Checkout:
 def environment(**settings: Any) -> dict[str, str]:
     kept = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TWEETS_")}
     given = {"admin_key": keys.hashed(KEY), "queue_size": 2, **settings}
-    return {**kept, **{f"TWEETS_{name.upper()}": str(value) for name, value in given.items() if value is not None}}
+    return {
+        **kept,
+        **MEASURED,
+        **{f"TWEETS_{name.upper()}": str(value) for name, value in given.items() if value is not None},
+    }
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from serving import Running, predict, serving
 
 from serve import keys
 
-pytestmark = pytest.mark.xdist_group("serve_page")  # they share a browser and a service
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("serve_page")]  # they share a browser and a service
 
 ROWS = [
     ("id", "Text", "note"),

@@ -23,7 +23,7 @@ from serving import SECONDS, Running, command, predict, serving
 
 from tweets import exported
 
-pytestmark = pytest.mark.xdist_group("serve_process")  # they share a service
+pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("serve_process")]  # they share a service
 
 TEXTS = ["great and wonderful", "awful, I hate it"] * 10
 

@@ -1,7 +1,6 @@
 """The stage train: batches of like lengths, weights of rows, the same bytes twice, and going on after a kill."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 import torch
 import transformers
 import yaml
-from conftest import LABELS, ROOT, set_param
+from conftest import ENVIRONMENT, LABELS, ROOT, set_param
 
 from stages import train
 from tweets import encode, files, params
@@ -338,7 +337,7 @@ def test_a_training_killed_after_its_last_step_only_writes_its_outputs(
 def test_a_process_killed_after_its_first_checkpoint_is_continued(ready: Path, reference: dict[str, Any]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.train"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
