@@ -45,6 +45,7 @@ BUCKET = "tweets-dvc"
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # Chromium asks Google's hosts for this and that, where one lets it.
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+BROWSER_WAITS = 300_000  # milliseconds, for what a click or a text brings: only a hang takes longer
 LABELS = ["negative", "neutral", "positive"]
 SIGNAL = {
     "negative": ["terrible", "awful", "hate", "worst", "broken", "angry"],
@@ -385,8 +386,9 @@ def linked_environment(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, driven by Playwright."""
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import Error, expect, sync_playwright
 
+    expect.set_options(timeout=BROWSER_WAITS)
     installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:
         try:

@@ -25,7 +25,7 @@ class Recorder:
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         self.batches.append(list(texts))
-        assert self.go.acquire(timeout=10)
+        assert self.go.acquire(timeout=300)
         if "poison" in texts:
             raise RuntimeError("poison")
         return np.array([[len(text), 0] for text in texts], float)

@@ -180,8 +180,8 @@ def test_the_one_that_waited_has_a_folder_although_the_first_removed_it(
         assert waiting.stdout
         assert waiting.stdout.readline() == "asks\n"
         time.sleep(0.3)  # now it waits for the lock
-        assert other_process.communicate("go on\n", timeout=20)[0] == "done\n"
-        assert waiting.communicate("go on\n", timeout=20)[0] == "held\ndone\n"
+        assert other_process.communicate("go on\n", timeout=300)[0] == "done\n"
+        assert waiting.communicate("go on\n", timeout=300)[0] == "held\ndone\n"
     assert waiting.returncode == 0
     assert not (root / "abc").exists()
 

@@ -34,7 +34,7 @@ LOCK: dict[str, Any] = {
 
 def git(*arguments: str) -> None:
     names = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_the_command_ends_with_0_or_with_1_and_a_line(repository: Path) -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -95,7 +95,7 @@ def test_a_stage_run_by_a_python_without_the_libraries_says_so_in_one_line(stage
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert result.returncode == 1

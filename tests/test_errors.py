@@ -65,7 +65,7 @@ def test_a_process_ends_with_code_1_and_the_line_on_stderr(tmp_path: Path) -> No
         f"from tweets import errors, files; errors.run('read', lambda: files.sha256(files.Path({str(tmp_path)!r})))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"read: [Errno 21] Is a directory: '{tmp_path}'\n"

@@ -66,7 +66,7 @@ def test_a_killed_server_is_started_anew(repository: Path) -> None:
     gcs(repository, "start")
     before = server(repository)
     os.kill(int(before["pid"]), signal.SIGKILL)
-    wait_for(lambda: not psutil.pid_exists(int(before["pid"])), 10)
+    wait_for(lambda: not psutil.pid_exists(int(before["pid"])), 300)
     gcs(repository, "start")
     assert server(repository)["pid"] != before["pid"]
     assert "1 file pushed" in pushed(repository, "one")

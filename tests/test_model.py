@@ -128,7 +128,7 @@ def test_probabilities_are_those_of_rows_that_are_tokens_already(
     capfd.readouterr()
     found = model.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=8)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e-9)
     assert np.abs(found - classifier.predict(TEXTS, batch_size=8, progress=True)).max() < 1e-6
     assert capfd.readouterr().err.startswith("predict: 1 of 3 batches")
 

@@ -100,15 +100,15 @@ list(pieces.in_order(work, numbers()))
 """
     with (tmp_path / "err").open("w") as err:
         parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=err, start_new_session=True)
-    wait_for(lambda: len(list(tmp_path.iterdir())) > 1, 60)
+    wait_for(lambda: len(list(tmp_path.iterdir())) > 1, 300)
     workers = psutil.Process(parent.pid).children()
-    wait_for(lambda: len(list(tmp_path.iterdir())) == len(workers) + 1, 60)
+    wait_for(lambda: len(list(tmp_path.iterdir())) == len(workers) + 1, 300)
     if end == signal.SIGKILL:
         parent.kill()
     else:  # as Ctrl-C does: to all of them
         os.killpg(parent.pid, end)
     parent.wait(30)
-    wait_for(lambda: not any(worker.is_running() for worker in workers), 30)
+    wait_for(lambda: not any(worker.is_running() for worker in workers), 300)
     assert (tmp_path / "err").read_text().count("Traceback") == (end == signal.SIGINT)  # the parent's own
 
 

@@ -310,7 +310,7 @@ def test_the_command_labels_what_is_piped_into_it(here: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         input="What a day!\nWörst flight ever.\n".encode(),
         capture_output=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, b"")

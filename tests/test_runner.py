@@ -22,7 +22,7 @@ import pytest
 import requests
 import uvicorn
 import yaml
-from conftest import ENVIRONMENT, MEASURED, ROOT, commit, run, wait_for
+from conftest import BROWSER_WAITS, ENVIRONMENT, MEASURED, ROOT, commit, run, wait_for
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from playwright.sync_api import Browser, expect
@@ -266,7 +266,7 @@ def test_a_stop_is_no_interruption_and_nothing_begins_after_it(
         queue.add(name, {}, head)
     workers.start()
     try:
-        wait_for(lambda: not any(thread.is_alive() for thread in workers._threads), 20)
+        wait_for(lambda: not any(thread.is_alive() for thread in workers._threads), 300)
     finally:
         workers.stop()
     assert server.should_exit
@@ -377,7 +377,7 @@ class Checkout:
 
     def ask(self, method: str, path: str = "", key: str = KEY, **options: Any) -> requests.Response:
         url = f"http://127.0.0.1:{self.port}/experiments{path}"
-        return requests.request(method, url, headers={"Authorization": f"Bearer {key}"}, timeout=60, **options)
+        return requests.request(method, url, headers={"Authorization": f"Bearer {key}"}, timeout=SECONDS, **options)
 
     def add(self, params: dict[str, Any], name: str) -> requests.Response:
         return self.ask("POST", json={"params": params, "name": name})
@@ -483,16 +483,16 @@ def test_a_second_runner_in_a_checkout_is_refused(tmp_path: Path) -> None:
 
 
 def test_all_but_health_needs_the_key(checkout: Checkout) -> None:
-    assert requests.get(f"http://127.0.0.1:{checkout.port}/health", timeout=60).json() == {"live": True}
+    assert requests.get(f"http://127.0.0.1:{checkout.port}/health", timeout=SECONDS).json() == {"live": True}
     for method, path in (("GET", ""), ("POST", ""), ("GET", "/x"), ("GET", "/x/log"), ("DELETE", "/x")):
         for key in ("wrong", keys.hashed(KEY), "", "ключ"):
             header = f"Bearer {key}".encode()
             url = f"http://127.0.0.1:{checkout.port}/experiments{path}"
-            answer = requests.request(method, url, headers={"Authorization": header}, timeout=60)
+            answer = requests.request(method, url, headers={"Authorization": header}, timeout=SECONDS)
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert answer.json() == {"error": "needs the admin key: send `Authorization: Bearer KEY`"}
     for path in ("docs", "openapi.json", "metrics"):
-        assert requests.get(f"http://127.0.0.1:{checkout.port}/{path}", timeout=60).status_code == 404
+        assert requests.get(f"http://127.0.0.1:{checkout.port}/{path}", timeout=SECONDS).status_code == 404
 
 
 def test_only_the_page_may_ask_from_a_browser(checkout: Checkout) -> None:
@@ -500,7 +500,7 @@ def test_only_the_page_may_ask_from_a_browser(checkout: Checkout) -> None:
         headers = {"Origin": origin, "Access-Control-Request-Method": "DELETE"}
         url = f"http://127.0.0.1:{checkout.port}/experiments/x"
         for method in ("OPTIONS", "GET"):
-            answer = requests.request(method, url, headers=headers, timeout=60)
+            answer = requests.request(method, url, headers=headers, timeout=SECONDS)
             assert answer.headers.get("Access-Control-Allow-Origin") == allowed
 
 
@@ -526,7 +526,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(checkout: Checkout, body: Any
 def test_a_number_that_python_does_not_read_is_refused(checkout: Checkout) -> None:
     url, body = f"http://127.0.0.1:{checkout.port}/experiments", b'{"params": {"train.epochs": 1' + b"0" * 5000 + b"}}"
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    assert requests.post(url, data=body, headers=headers, timeout=60).status_code == 400
+    assert requests.post(url, data=body, headers=headers, timeout=SECONDS).status_code == 400
 
 
 def test_an_error_in_the_runner_is_told_in_its_log_alone(checkout: Checkout) -> None:
@@ -585,6 +585,7 @@ def test_the_page_shows_runs_and_cancels_experiments(
     address = {"port": checkout.page_port, "experiments_url": f"http://127.0.0.1:{checkout.port}"}
     with serving(reproduced / "models/onnx", tmp_path, **address), browser.new_context() as context:
         page = context.new_page()
+        page.set_default_timeout(BROWSER_WAITS)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(checkout.page)

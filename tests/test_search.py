@@ -260,7 +260,7 @@ def test_a_trial_that_outlived_its_search_is_ended_and_no_other_process(tmp_path
         subprocess.Popen([*sleep, "dvc", "exp", "run"], cwd=tmp_path.parent),
     ]
     try:
-        wait_for(lambda: all(psutil.Process(one.pid).children() for one in (trial, stage, *others)), 60)
+        wait_for(lambda: all(psutil.Process(one.pid).children() for one in (trial, stage, *others)), 600)
         left = [psutil.Process(trial.pid), psutil.Process(stage.pid), *psutil.Process(trial.pid).children()]
         isolated.end_leftovers(tmp_path)
         assert not any(process.is_running() for process in left)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import LABELS, ROOT, run
 from prometheus_client import Counter
+from serving import SECONDS
 from starlette.testclient import TestClient
 
 from serve import app, keys, logs, settings
@@ -25,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def client(folder: Path, **changed: Any) -> TestClient:
-    chosen = settings.Settings(model=folder, threads=1, **changed)
+    chosen = settings.Settings(model=folder, threads=1, **{"request_timeout": SECONDS, **changed})
     return TestClient(app.create(chosen)[1], base_url="http://test", raise_server_exceptions=False)
 
 

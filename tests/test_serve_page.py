@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LABELS
+from conftest import BROWSER_WAITS, LABELS
 from playwright.sync_api import Browser, Page, Response, expect
 from serving import Running, predict, serving
 
@@ -38,6 +38,7 @@ def page(browser: Browser, service: Running) -> Iterator[Page]:
     """The page of the service. Nothing may be asked of another host, and no error may be in its console."""
     with browser.new_context(accept_downloads=True) as context:
         opened = context.new_page()
+        opened.set_default_timeout(BROWSER_WAITS)
         errors: list[str] = []
         opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         opened.on("pageerror", lambda error: errors.append(str(error)))
@@ -156,12 +157,13 @@ def test_a_busy_service_is_waited_for(browser: Browser, reproduced: Path, tmp_pa
         browser.new_context() as context,
     ):
         page = context.new_page()
+        page.set_default_timeout(BROWSER_WAITS)
         page.goto(running.url)
         page.locator("#text").fill("one\ntwo\nthree")
         expect(page.locator("#results article")).to_have_count(3)
         page.locator("#text").fill("four\nfive")
         expect(page.locator("#text-busy")).to_have_text("The service is busy; asked again in 5 s.")
-        expect(page.locator("#results article")).to_have_count(2, timeout=60_000)
+        expect(page.locator("#results article")).to_have_count(2)
         expect(page.locator("#text-busy")).to_be_hidden()
 
 
@@ -252,6 +254,7 @@ def test_every_control_has_a_name(page: Page) -> None:
 def test_text_stands_out_and_a_phone_need_not_scroll_sideways(browser: Browser, service: Running, scheme: Any) -> None:
     with browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 740}) as context:
         page = context.new_page()
+        page.set_default_timeout(BROWSER_WAITS)
         page.goto(service.url)
         page.locator("#text").fill("great day\n" + "x" * 300)
         expect(page.locator("#results article")).to_have_count(2)
@@ -281,6 +284,7 @@ def test_a_key_is_asked_for_and_used(browser: Browser, reproduced: Path, tmp_pat
         browser.new_context() as context,
     ):
         page = context.new_page()
+        page.set_default_timeout(BROWSER_WAITS)
         page.goto(running.url)
         page.locator("#text").fill("great day")
         expect(page.get_by_role("alert").first).to_have_text("no key: send `Authorization: Bearer KEY`")
@@ -292,6 +296,7 @@ def test_a_key_is_asked_for_and_used(browser: Browser, reproduced: Path, tmp_pat
 def test_a_service_that_went_away_is_told(browser: Browser, reproduced: Path, tmp_path: Path) -> None:
     with serving(reproduced / "models/onnx", tmp_path) as running, browser.new_context() as context:
         page = context.new_page()
+        page.set_default_timeout(BROWSER_WAITS)
         page.goto(running.url)
         expect(page.locator("#card table").first).to_be_visible()
         running.process.kill()

@@ -115,11 +115,18 @@ def test_line_breaks_hold_no_connection(service: Running) -> None:
         assert 0.5 < time.monotonic() - begin < SECONDS / 2
 
 
+def script_of(page: str) -> str:
+    """Return the address of the largest file that /docs loads."""
+    return str(re.findall(r'src="(/[^"]+bundle.js)"', page)[0])
+
+
 def test_a_client_that_reads_no_answer_is_cut_off(folder: Path, tmp_path: Path) -> None:
     with serving(folder, tmp_path, request_timeout=1) as running, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", running.port))
-        script = next(iter(re.findall(r'src="(/[^"]+bundle.js)"', requests.get(f"{running.url}/docs", timeout=9).text)))
+        script = next(
+            iter(re.findall(r'src="(/[^"]+bundle.js)"', requests.get(f"{running.url}/docs", timeout=SECONDS).text))
+        )
         connection.sendall(f"GET {script} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 8)
         wait_for(lambda: not psutil.Process(running.process.pid).net_connections("tcp")[1:], SECONDS)
         assert "tweets_http_requests_in_progress 1.0" in metrics(running)  # that of the metrics
@@ -127,7 +134,9 @@ def test_a_client_that_reads_no_answer_is_cut_off(folder: Path, tmp_path: Path) 
 
 def test_a_client_that_reads_late_keeps_its_connection(folder: Path, tmp_path: Path) -> None:
     with serving(folder, tmp_path, request_timeout=2) as running, requests.Session() as session:
-        script = next(iter(re.findall(r'src="(/[^"]+bundle.js)"', session.get(f"{running.url}/docs", timeout=9).text)))
+        script = next(
+            iter(re.findall(r'src="(/[^"]+bundle.js)"', session.get(f"{running.url}/docs", timeout=SECONDS).text))
+        )
         answer = session.get(f"{running.url}{script}", stream=True, timeout=SECONDS)
         time.sleep(0.3)  # more than the socket holds waits to be sent
         assert len(answer.content) == int(answer.headers["Content-Length"]) > 1e6
