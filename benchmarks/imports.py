@@ -4,10 +4,11 @@
     python -m benchmarks.imports --beside ../before
 
 A command is a module of this repository that `python -m` runs. Some packages are imported only in the functions that
-need them: "at work" counts those too, all of them, which is more than any one run needs. Ratios are to `import torch`
-in the same round. The packages are those with the largest shares of the import's time, as `python -X importtime` tells
-them. `--beside` measures another checkout of this repository in the same rounds. Where models/onnx is there, one tweet
-is labelled too, as a whole process. Prints a table and writes benchmarks/results/imports.json.
+need them: "at work" counts those of the stages too, all of them, which is more than any one run needs. Ratios are to
+`import torch` in the same round. The packages are those with the largest shares of the import's time, as
+`python -X importtime` tells them. `--beside` measures another checkout of this repository in the same rounds. Where
+models/onnx is there, one tweet is labelled too, as a whole process. Prints a table and writes
+benchmarks/results/imports.json.
 """
 
 import argparse
@@ -27,8 +28,9 @@ from tweets import errors, files
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/imports.json")
-ROUNDS = 5
+ROUNDS = 3
 PACKAGES = ("stages", "tweets", "serve", "runner", "tools")
+STAGES = "stages."
 LARGEST = 3  # packages that are shown
 TORCH, ONE_TWEET = "import torch", "one tweet"
 ONE_TWEET_COMMAND = ("-m", "tweets.predict", "What a day!")
@@ -90,7 +92,8 @@ def ways(checkouts: dict[str, Path]) -> dict[str, Callable[[], float]]:
         for command in commands(root):
             code = f"import {command}"
             found[f"{command}, {name}"] = partial(processor_seconds, root, "-c", code)
-            found[f"{command}, {name}, at work"] = partial(processor_seconds, root, "-c", code + AT_WORK)
+            if command.startswith(STAGES):
+                found[f"{command}, {name}, at work"] = partial(processor_seconds, root, "-c", code + AT_WORK)
         if (root / "models/onnx").is_dir():
             found[f"{ONE_TWEET}, {name}"] = partial(processor_seconds, root, *ONE_TWEET_COMMAND)
     return found

@@ -249,6 +249,9 @@ def test_dvc_is_measured_in_a_clone_of_its_own(
 # imports
 
 
+WHERE = ("here", "beside")
+
+
 def test_imports_are_measured_beside_torch_and_another_checkout(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,12 +261,8 @@ def test_imports_are_measured_beside_torch_and_another_checkout(
     report = report_of(imports, monkeypatch, "--rounds", "1", "--beside", str(clone))
     ratios = report["ratios"]
     assert set(ratios) == {
-        *(
-            f"{name}, {where}"
-            for name in ("stages.fetch", "tools.results", imports.ONE_TWEET)
-            for where in ("here", "beside")
-        ),
-        *(f"{name}, {where}, at work" for name in ("stages.fetch", "tools.results") for where in ("here", "beside")),
+        *(f"{name}, {where}" for name in ("stages.fetch", "tools.results", imports.ONE_TWEET) for where in WHERE),
+        *(f"stages.fetch, {where}, at work" for where in WHERE),
     }
     assert all(found["median"] > 0 for found in ratios.values())
     assert "pandas" in report["shares"]["stages.fetch"]
