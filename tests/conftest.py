@@ -284,7 +284,7 @@ def commit(folder: Path, *arguments: str) -> None:
 
 
 def unconfigured(home: Path) -> dict[str, str]:
-    """Return what turns ENVIRONMENT into that of a new machine, on which nobody has told Git a name."""
+    """Return what makes ENVIRONMENT a new machine, on which nobody has told Git a name."""
     home.mkdir(exist_ok=True)
     return {**dict.fromkeys(IDENTITY, ""), "HOME": str(home), "LC_ALL": "C"}
 
