@@ -257,11 +257,11 @@ def test_imports_are_measured_beside_torch_and_another_checkout(
 ) -> None:
     monkeypatch.chdir(clone)
     assert {"stages.fetch", "tweets.predict", "serve.__main__", "tools.search"} <= set(imports.commands(Path()))
-    monkeypatch.setattr(imports, "commands", lambda root: ["stages.fetch", "tools.results"])
+    monkeypatch.setattr(imports, "commands", lambda root: ["stages.fetch", "serve.keys"])
     report = report_of(imports, monkeypatch, "--rounds", "1", "--beside", str(clone))
     ratios = report["ratios"]
     assert set(ratios) == {
-        *(f"{name}, {where}" for name in ("stages.fetch", "tools.results", imports.ONE_TWEET) for where in WHERE),
+        *(f"{name}, {where}" for name in ("stages.fetch", "serve.keys", imports.ONE_TWEET) for where in WHERE),
         *(f"stages.fetch, {where}, at work" for where in WHERE),
     }
     assert all(found["median"] > 0 for found in ratios.values())

@@ -49,8 +49,9 @@ def test_a_changed_comment_in_an_unrelated_file_runs_nothing(clone: Path) -> Non
 
 def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Path) -> None:
     # One module for each set of stages that reach it: dvc.yaml declares the others alike (tests/test_dvc_yaml.py).
+    code = {stage: declared.code(stage, ROOT) for stage in STAGES}
     reached_by = {
-        frozenset(stage for stage in STAGES if module in declared.code(stage, ROOT)): module
+        frozenset(stage for stage in STAGES if module in code[stage]): module
         for folder in ("stages", "tweets")
         for module in sorted(path.relative_to(clone).as_posix() for path in clone.glob(f"{folder}/*.py"))
     }
@@ -62,7 +63,7 @@ def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Pa
         with Repo(str(clone)) as repo:
             status = repo.status()
         changed = {name.split(":")[-1] for name, reasons in status.items() if module in str(reasons)}
-        assert changed == {stage for stage in STAGES if module in declared.code(stage, ROOT)}, module
+        assert changed == {stage for stage in STAGES if module in code[stage]}, module
         path.write_text(before)
 
 
