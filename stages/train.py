@@ -279,7 +279,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    import tweets.trainer  # noqa: F401, PLC0415  before the key: it is of the code that is imported
+    import tweets.trainer  # noqa: F401, PLC0415  before the key, which hashes the imported code
 
     key = checkpoints.key([FEATURES], dataclasses.asdict(settings))
     with checkpoints.folder(key) as folder, model.threads(settings.threads):

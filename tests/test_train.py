@@ -1,6 +1,7 @@
 """The stage train: batches of like lengths, weights of rows, the same bytes twice, and going on after a kill."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -455,3 +456,15 @@ def test_an_encoder_whose_pooler_is_of_another_kind_trains(tmp_path: Path) -> No
     features = {"encoder": str(tmp_path), "revision": None, "labels": LABELS}
     built = train.build_model(features, settings(reset_pooler=True), "cpu")
     assert built(torch.ones(2, 4, dtype=torch.long)).logits.shape == (2, len(LABELS))
+
+
+def test_a_log_gets_a_line_for_each_evaluation_and_no_bar(ready: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train.main()
+    printed = capfd.readouterr()
+    scores_found = [float(score) for score in re.findall(r"macro-F1 ([\d.]+)$", printed.out, re.MULTILINE)]
+    curve = json.loads(Path("plots/train/scores.json").read_text())
+    assert scores_found == [round(point["score"], 4) for point in curve if point["group"] == "macro-F1"]
+    assert len(scores_found) > 2
+    assert "{'loss'" not in printed.out  # a line for each log, as transformers prints them
+    assert "\r" not in printed.out + printed.err
+    assert "%|" not in printed.err
