@@ -36,7 +36,7 @@ import yaml
 
 from benchmarks import load
 from benchmarks.machine import machine
-from tweets import errors, exported, files, tables
+from tweets import errors, exported, files, markdown, tables
 from tweets.errors import UserError
 
 DEPLOY = Path("deploy/prometheus")
@@ -362,8 +362,8 @@ class Seen:
         """The seconds from when it was put right."""
         return max(0.0, self.cleared - self.cured)
 
-    def row(self) -> str:
-        return f"| {self.alert} | {self.what} | {self.fires:.0f} s | {self.clears:.0f} s |"
+    def row(self) -> tuple[str, ...]:
+        return self.alert, self.what, f"{self.fires:.0f} s", f"{self.clears:.0f} s"
 
 
 def watch(scene: Scene, server: Prometheus) -> list[Seen]:
@@ -426,8 +426,8 @@ def main() -> None:
         stack.enter_context(scene.sending(clients=1, size=LIST, pause=PAUSE))
         seen = watch(scene, server)
         counts = [(title, query, found_by(server, query, begin)) for title, query in dashboard_queries()]
-    print("| alert | what was done | fires after | put right, clears after |", "|---|---|---|---|", sep="\n")
-    print("\n".join(each.row() for each in seen))
+    titles = ("alert", "what was done", "fires after", "put right, clears after")
+    print(markdown.table(titles, [each.row() for each in seen]))
     print(f"\n{len(counts)} queries of the dashboard; series that each finds:")
     for title, query, count in counts:
         print(f"{count:4} {title}: {query}")

@@ -20,7 +20,7 @@ from benchmarks.machine import machine
 from serve import models
 from serve.settings import Settings
 from tools.perturbations import move_words
-from tweets import drift, errors, files, tables
+from tweets import drift, errors, files, markdown, tables
 from tweets.dataset import TEST
 from tweets.errors import UserError
 from tweets.progress import track
@@ -72,12 +72,12 @@ def of_another_mix(texts: drift.Texts, truth: drift.Ints, size: int, rng: np.ran
 
 def table(report: dict[str, Any]) -> str:
     """Return the report as a Markdown table: of each source the share of the windows that alarm, and on what."""
-    lines = ["| windows of | windows | with an alarm | on what, in how many of them |", "|---|---|---|---|"]
+    rows = []
     for name, found in sorted(report["sources"].items(), key=lambda source: not source[0].startswith(HELD_OUT)):
         each = sorted(found["statistics"].items(), key=lambda item: -item[1])
         told = ", ".join(f"{statistic} {count / found['windows']:.0%}" for statistic, count in each if count)
-        lines.append(f"| {name} | {found['windows']} | {found['alarms'] / found['windows']:.1%} | {told} |")
-    return "\n".join(lines)
+        rows.append((name, found["windows"], f"{found['alarms'] / found['windows']:.1%}", told))
+    return markdown.table(("windows of", "windows", "with an alarm", "on what, in how many of them"), rows)
 
 
 def run(covid19: Path | None) -> dict[str, Any]:

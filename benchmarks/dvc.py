@@ -17,7 +17,7 @@ import yaml
 from benchmarks import turns
 from benchmarks.experiments import STAGE, copy_of_clone, timed
 from benchmarks.machine import machine
-from tweets import errors, files
+from tweets import errors, files, markdown
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/dvc.json")
@@ -61,9 +61,8 @@ def main() -> None:
         found = measure(folder)
     extra = [changed - alone for changed, alone in zip(found[CHANGED], found[ALONE], strict=True)]
     beyond = {CHANGED: turns.Spread.of(extra), NOTHING: turns.Spread.of(found[NOTHING])}
-    print("| | s | s beyond the stages |\n|---|---|---|")
-    for name, values in found.items():
-        print(f"| {name} | {turns.Spread.of(values)} | {beyond.get(name, '')} |")
+    rows = [(name, turns.Spread.of(values), beyond.get(name, "")) for name, values in found.items()]
+    print(markdown.table(("", "s", "s beyond the stages"), rows))
     report = {
         "machine": machine(),
         "seconds": {name: {"runs": values, **vars(turns.Spread.of(values))} for name, values in found.items()},

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tweets import markdown
 from tweets.errors import UserError, one_line
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -80,4 +81,4 @@ def shares(found: Mapping[Stack, int], parts: Mapping[str, str]) -> dict[str, fl
 
 def table(found: Mapping[str, float]) -> str:
     """Return the shares as Markdown."""
-    return "\n".join(["| part | share |", "|---|---|", *[f"| {name} | {share:.1%} |" for name, share in found.items()]])
+    return markdown.table(["part", "share"], [(name, f"{share:.1%}") for name, share in found.items()])

@@ -22,8 +22,7 @@ import yaml
 from benchmarks import datasets
 from benchmarks.experiments import timed
 from benchmarks.machine import machine
-from tools.results import with_interval
-from tweets import errors, files
+from tweets import errors, files, markdown
 from tweets.dataset import TEST, TRAIN
 from tweets.errors import UserError
 
@@ -121,17 +120,17 @@ def table(found: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
     titles = ["set", "task", "classes", "rows: train, test", "largest class to smallest"]
     titles += ["macro-F1: transformer", "TF-IDF baseline", "difference", "steps", "training (s)"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    rows = []
     for one in found:
         counts = [label["rows"] for label in one["labels"]]
         model, baseline, difference = (one[name] for name in ("transformer", "baseline", "transformer_minus_baseline"))
         cells = [one["set"], one["task"], str(len(counts)), f"{one['rows'][TRAIN]:,}, {one['rows'][TEST]:,}"]
         cells += [f"{max(counts) / min(counts):.1f}"]
-        cells += [with_interval(score["macro_f1"], score["interval"]) for score in (model, baseline)]
-        cells += [with_interval(difference["macro_f1"], difference["interval"], "+")]
+        cells += [markdown.with_interval(score["macro_f1"], score["interval"]) for score in (model, baseline)]
+        cells += [markdown.with_interval(difference["macro_f1"], difference["interval"], "+")]
         cells += [f"{one['steps']:,}", f"{one['train_seconds']:,}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown.table(titles, rows)
 
 
 def main() -> None:

@@ -24,12 +24,12 @@ from typing import Any
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, files
+from tweets import errors, files, markdown
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/imports.json")
 ROUNDS = 3
-PACKAGES = ("stages", "tweets", "serve", "runner", "tools")
+PACKAGES = ("stages", "tweets", "serve", "repository", "runner", "tools")
 STAGES = "stages."
 LARGEST = 3  # packages that are shown
 TORCH, ONE_TWEET = "import torch", "one tweet"
@@ -55,7 +55,7 @@ while new := ours() - done:
 
 def commands(root: Path) -> list[str]:
     """Return the modules of a checkout that `python -m` runs, the stages first."""
-    paths = [path for package in PACKAGES for path in sorted((root / package).glob("*.py"))]
+    paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
     found = [path for path in paths if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
     return [".".join(path.relative_to(root).with_suffix("").parts) for path in found]
 
@@ -102,7 +102,7 @@ def ways(checkouts: dict[str, Path]) -> dict[str, Callable[[], float]]:
 def table(found: dict[str, list[float]], checkouts: dict[str, Path], largest: dict[str, dict[str, float]]) -> str:
     """Return a Markdown table with a line for each command: ratios to `import torch`, and the largest packages here."""
     columns = [f"{name}{kind}" for name in checkouts for kind in ("", ", at work")]
-    lines = [f"| | {' | '.join(columns)} | most of it |", "|---" * (len(columns) + 2) + "|"]
+    rows = []
     for command in dict.fromkeys(name.split(", ")[0] for name in found if name != TORCH):
         cells = [
             str(turns.ratio(found[name], found[TORCH])) if (name := f"{command}, {c}") in found else "" for c in columns
@@ -110,8 +110,8 @@ def table(found: dict[str, list[float]], checkouts: dict[str, Path], largest: di
         most = ", ".join(
             f"{package} {share:.0%}" for package, share in list(largest.get(command, {}).items())[:LARGEST]
         )
-        lines.append(f"| {command} | {' | '.join(cells)} | {most} |")
-    return "\n".join(lines)
+        rows.append((command, *cells, most))
+    return markdown.table(("", *columns, "most of it"), rows)
 
 
 def main() -> None:

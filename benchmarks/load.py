@@ -40,7 +40,7 @@ import psutil
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, exported, files, tables
+from tweets import errors, exported, files, markdown, tables
 from tweets.errors import UserError, one_line
 
 ONNX = Path("models/onnx")
@@ -259,11 +259,11 @@ def soak(texts: Path, rate: int, seconds: float) -> dict[str, Any]:
 def rates(report: dict[str, Any]) -> str:
     """Return a Markdown table of what was found at each rate."""
     found = [Found(**each) for each in report["rates"]]
-    lines = ["| requests/s | answered/s | p50, ms | p95 | p99 | 503 | lost |", "|---|---|---|---|---|---|---|"]
+    rows = []
     for each in found:
-        times = " | ".join(f"{value:.0f}" for value in (each.p50, each.p95, each.p99))
-        lines.append(f"| {each.rate} | {each.ok / each.took:.0f} | {times} | {each.busy} | {each.lost - each.busy} |")
-    return "\n".join(lines)
+        times = [f"{value:.0f}" for value in (each.p50, each.p95, each.p99)]
+        rows.append((each.rate, f"{each.ok / each.took:.0f}", *times, each.busy, each.lost - each.busy))
+    return markdown.table(("requests/s", "answered/s", "p50, ms", "p95", "p99", "503", "lost"), rows)
 
 
 def measure_all(texts: Path, seconds: float, tweets: list[str]) -> dict[str, Any]:

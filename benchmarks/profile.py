@@ -31,7 +31,7 @@ from transformers import TrainerCallback
 from benchmarks import flame, load
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, peak, timed
-from tweets import errors, files, model, tables
+from tweets import errors, files, markdown, model, tables
 from tweets.dataset import TRAIN
 
 RESULT = Path("benchmarks/results/profile.json")
@@ -59,7 +59,7 @@ SERVING = {
     "metrics": r"\(prometheus_client/|\(serve/metrics.py",
     "logs": r"\((logging|pythonjsonlogger)/|\(serve/logs.py",
     "queue and batches": r"\(serve/(batching|models).py|\(tweets/exported.py",
-    "limits of a request": r"\(serve/requests.py|\(limits/",
+    "limits of a request": r"\(serve/middleware.py|\(limits/",
     "routes": r"\((fastapi|starlette|anyio)/|\(serve/app.py",
     "HTTP": r"\(uvicorn/|\(serve/(connections|__main__).py",
     "event loop": r"\(asyncio/",  # uvloop's, which is no Python either
@@ -105,8 +105,10 @@ def table(found: list[dict[str, Any]]) -> str:
     rest = total - sum(row["milliseconds"] for row in shown)
     rows = [(row["operator"], f"{row['calls']:.0f}", row["milliseconds"]) for row in shown]
     rows.append((f"{len(found) - len(shown)} others", "", rest))
-    lines = [f"| {name} | {calls} | {spent:.1f} | {spent / total:.0%} |" for name, calls, spent in rows]
-    return "\n".join(["| operator | calls a step | ms a step | share |", "|---|---|---|---|", *lines])
+    return markdown.table(
+        ["operator", "calls a step", "ms a step", "share"],
+        [(name, calls, f"{spent:.1f}", f"{spent / total:.0%}") for name, calls, spent in rows],
+    )
 
 
 def products(found: list[dict[str, Any]]) -> dict[str, float]:

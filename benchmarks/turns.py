@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tweets import markdown
 from tweets.progress import track
 
 
@@ -54,8 +55,8 @@ def summary(found: Mapping[str, Sequence[float]], *, ours: str, higher_is_better
 
 def table(found: Mapping[str, Sequence[float]], *, ours: str, unit: str, higher_is_better: bool) -> str:
     """Return the measurements as a Markdown table: median [lowest, highest], and how many times better `ours` is."""
-    lines = [f"| | {unit} | ours is better by |", "|---|---|---|"]
+    rows = []
     for name, values in found.items():
         better = ratio(found[ours], values) if higher_is_better else ratio(values, found[ours])
-        lines.append(f"| {name} | {Spread.of(values)} | {'' if name == ours else better} |")
-    return "\n".join(lines)
+        rows.append((name, Spread.of(values), "" if name == ours else better))
+    return markdown.table(("", unit, "ours is better by"), rows)

@@ -17,6 +17,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 from starlette.types import ASGIApp
 
+from repository import isolated
 from runner import app, overrides
 from runner.settings import Settings
 from runner.store import Queue
@@ -25,7 +26,6 @@ from serve import logs
 from serve.connections import Protocol, bound
 from serve.metrics import RequestMetrics
 from serve.settings import read
-from tools import isolated
 from tweets import environment, errors
 from tweets.errors import UserError
 

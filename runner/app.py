@@ -14,16 +14,17 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
+from repository import isolated
+from repository.git import git
 from runner import overrides
 from runner.settings import Settings
 from runner.store import Experiment, Full, State, Taken
 from runner.workers import Workers
 from serve import keys
 from serve.metrics import RequestMetrics
+from serve.middleware import Middleware
 from serve.refusals import Refused, answer_errors
-from serve.requests import Requests
 from serve.schemas import Strict
-from tools import isolated
 from tweets.errors import UserError, one_line
 
 ENDED = ("done", "failed", "cancelled")
@@ -102,7 +103,7 @@ def create(settings: Settings, workers: Workers, metrics: RequestMetrics) -> ASG
         return {"live": True}
 
     app.include_router(_routes(workers))
-    requests = Requests(app, settings, metrics)
+    requests = Middleware(app, settings, metrics)
     if not settings.page_origin:
         return requests
     return CORSMiddleware(
@@ -169,7 +170,7 @@ def _add(workers: Workers, code: str, body: Wanted) -> Experiment:
     So does other code than that of the start: the schema is imported, and would be held against newer params.
     """
     root = workers.root
-    commit = isolated.git(root, "rev-parse", "HEAD").strip()
+    commit = git("rev-parse", "HEAD", folder=root)
     if overrides.code(root, commit) != code:
         raise Refused(503, "the code has changed since the runner started; restart it", "code_changed")
     try:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from tools import declared, isolated
+from repository import declared
+from repository.git import git
 from tweets import params
 from tweets.errors import UserError
 
@@ -40,12 +41,12 @@ def import_stages() -> None:
 
 def code(root: Path, commit: str) -> str:
     """Return what tells whether the schema is the same at two commits: Git's ids of the folders it is imported from."""
-    return isolated.git(root, "rev-parse", *(f"{commit}:{folder}" for folder in ("stages", "tweets")))
+    return git("rev-parse", *(f"{commit}:{name}" for name in ("stages", "tweets")), folder=root)
 
 
 def committed(root: Path, commit: str) -> dict[str, Any]:
     """Return the content of params.yaml at a commit. Raises UserError where there is none."""
-    content = yaml.safe_load(isolated.git(root, "show", f"{commit}:params.yaml"))
+    content = yaml.safe_load(git("show", f"{commit}:params.yaml", folder=root))
     if not isinstance(content, dict):
         raise UserError(f"params.yaml of commit {commit[:7]}: needs a mapping of sections")
     return content

@@ -14,10 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from repository import isolated
+from repository.git import git
+from repository.isolated import Place
 from runner import overrides
 from runner.store import Experiment, Queue
-from tools import isolated
-from tools.isolated import Place
 from tweets.errors import UserError, one_line
 
 INTERRUPTIONS = 2  # after which an experiment runs again; with one more it has failed
@@ -215,10 +216,10 @@ def _is_complete(place: Place, name: str) -> bool:
 
 def result(root: Path, name: str) -> dict[str, Any]:
     """Return the scores of an experiment: on validation, of training's best evaluation, and on the test split."""
-    commit = isolated.git(root, "rev-parse", isolated.experiments(root)[name]).strip()
+    commit = git("rev-parse", isolated.experiments(root)[name], folder=root)
 
     def read(path: str) -> Any:
-        return json.loads(isolated.git(root, "show", f"{commit}:{path}"), parse_constant=lambda _: None)
+        return json.loads(git("show", f"{commit}:{path}", folder=root), parse_constant=lambda _: None)
 
     test = {key: value for key, value in read("metrics/evaluate.json").items() if isinstance(value, int | float)}
     return {"commit": commit, "valid": read("metrics/train.json")["valid"], "test": test}

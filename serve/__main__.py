@@ -19,7 +19,8 @@ from fastapi import FastAPI
 
 from serve import app, logs, settings
 from serve.connections import Protocol, bound
-from serve.requests import Requests
+from serve.middleware import Middleware
+from serve.service import Service
 from tweets import errors
 
 log = logging.getLogger("serve")
@@ -28,9 +29,9 @@ log = logging.getLogger("serve")
 class Server(uvicorn.Server):
     """A server that stops being ready before it stops answering, and reloads its model on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, application: FastAPI, requests: Requests, delay: float) -> None:
+    def __init__(self, config: uvicorn.Config, application: FastAPI, requests: Middleware, delay: float) -> None:
         super().__init__(config)
-        self.service: app.Service = application.state.service
+        self.service: Service = application.state.service
         self.requests, self.delay = requests, delay
         self._reloading: asyncio.Task[None] | None = None
         self._stale = False

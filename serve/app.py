@@ -1,111 +1,29 @@
-"""The application: its routes, and what they share."""
+"""The application: its routes."""
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import limits
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serve import inference, keys, models, schemas
-from serve.batching import Batcher
-from serve.monitoring import Monitoring
+from serve import inference, keys, schemas
+from serve.middleware import Middleware
 from serve.refusals import Refused, answer_errors
-from serve.requests import Requests
+from serve.service import Service
 from serve.settings import Settings
-from tweets.errors import one_line
-from tweets.exported import Floats
 
 PAGE = Path(__file__).parent / "page"
 VERSION = "1.0.0"  # of this API; the model has its own
 POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 log = logging.getLogger("serve")
-
-
-class Service:
-    """What the routes share: the model, the queue, the rates of the clients."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.served = models.load(settings)
-        self.batcher = Batcher(settings.batch_size, settings.queue_size)
-        self.metrics = self.batcher.metrics
-        self.is_ready = False
-        self.limits = limits.parse_many(settings.rate_limit) if settings.rate_limit else []
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self.monitoring = Monitoring(settings, self.metrics, self.served)
-        self._tell_metrics()
-
-    def _tell_metrics(self) -> None:
-        served = self.served
-        self.metrics.model.info({"name": served.name, "version": served.version, "commit": served.commit or ""})
-        self.metrics.model_time.set(served.written)
-
-    async def reload(self) -> None:
-        """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is."""
-        try:
-            found = await asyncio.to_thread(models.load, self.settings)
-        except Exception as error:  # noqa: BLE001  whatever is wrong with the new one, the old one serves on
-            self.metrics.reloads.labels("failed").inc()
-            self.metrics.last_reload.set(0)
-            log.error("reload failed: %s; version %s stays", one_line(error), self.served.version)
-            return
-        self.served = found
-        self.monitoring.watch(found)
-        self._tell_metrics()
-        self.metrics.reloads.labels("done").inc()
-        self.metrics.last_reload.set(1)
-        log.info("reloaded: version %s", found.version)
-
-    async def predict(self, request: Request, texts: Sequence[str]) -> tuple[models.Served, Floats]:
-        """Return the model that was asked, and the probabilities, (N, K). Raises Refused when there is no room."""
-        facts = request.scope["state"]["log"]
-        facts["texts"] = len(texts)
-        if self.settings.log_text:
-            facts["text"] = list(texts)
-        self.batcher.check_room(len(texts))  # what is refused costs the client nothing
-        await self._spend(facts.get("key") or network(request.client.host if request.client else ""), len(texts))
-        served = self.served
-        outputs = await self.batcher.predict(served, texts)
-        self.monitoring.add(served, request.scope["state"]["request_id"], texts, outputs)
-        found: Floats = outputs["probabilities"]
-        for number in found.argmax(1):
-            self.metrics.predictions.labels(served.labels[number]).inc()
-        return served, found
-
-    async def _spend(self, client: str, texts: int) -> None:
-        for limit in self.limits:
-            if texts > limit.amount:
-                raise Refused(422, f"too many texts in a request: {limit} are allowed", "rate_limit")
-            if not await self._limiter.test(limit, client, cost=texts):
-                message, seconds = f"too many texts: {limit} are allowed", str(limit.get_expiry())
-                raise Refused(429, message, "rate_limit", {"Retry-After": seconds})
-        for limit in self.limits:
-            await self._limiter.hit(limit, client, cost=texts)
-
-
-def network(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the network of an IPv6 address, which is one customer's."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return address
-    if found.ipv4_mapped:  # as a socket for both versions shows an IPv4 client
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 bearer = HTTPBearer(auto_error=False)
@@ -124,7 +42,7 @@ async def authorised(
     request.scope["state"]["log"]["key"] = keys.hashed(credentials.credentials)[:8]
 
 
-def create(settings: Settings) -> tuple[FastAPI, Requests]:
+def create(settings: Settings) -> tuple[FastAPI, Middleware]:
     """Return the application, and the same within what holds for every request, which is what a server runs.
 
     Raises UserError when there is no model to serve.
@@ -158,7 +76,7 @@ def create(settings: Settings) -> tuple[FastAPI, Requests]:
     _add_routes(app, service, PredictRequest, FeedbackRequest, guards)
     inference.add_routes(app, service, InferRequest, guards, PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    return app, Requests(app, settings, service.metrics)
+    return app, Middleware(app, settings, service.metrics)
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

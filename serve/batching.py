@@ -52,8 +52,7 @@ class Batcher:
         self.metrics = Metrics(waiting=lambda: self.waiting)
 
     async def predict(self, served: Served, texts: Sequence[str]) -> Outputs:
-        """Return what the model makes of the texts, (N,). Raises Refused when too many texts wait."""
-        self.check_room(len(texts))
+        """Return what the model makes of the texts, (N,), for which `check_room` has said that there is room."""
         result = np.empty(len(texts), served.dtype)
         job = Job(served, texts, result, asyncio.get_running_loop().create_future())
         self._jobs.append(job)

@@ -1,15 +1,13 @@
 """The routes of the Open Inference Protocol, version 2, over HTTP."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request, Response
 
 from serve import schemas
 from serve.models import Served
 from serve.refusals import Refused
-
-if TYPE_CHECKING:
-    from serve.app import Service
+from serve.service import Service
 
 NAMED = "/v2/models/{name}"
 VERSIONED = NAMED + "/versions/{version}"
@@ -22,7 +20,7 @@ Name = Annotated[str, Path(max_length=64)]
 
 
 def add_routes(
-    app: FastAPI, service: "Service", InferRequest: Any, guards: list[Any], problems: dict[int | str, Any]
+    app: FastAPI, service: Service, InferRequest: Any, guards: list[Any], problems: dict[int | str, Any]
 ) -> None:
     """Add the routes to the application."""
 

@@ -344,7 +344,7 @@ def empty_repository(folder: Path) -> None:
     run(folder, "git", "init", "-q")
     run(folder, "dvc", "init", "-q")
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
-    for package in ("tools", "tweets"):
+    for package in ("repository", "tools", "tweets"):
         shutil.copytree(ROOT / package, folder / package)
 
 

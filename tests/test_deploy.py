@@ -21,7 +21,7 @@ from serving import SECONDS, Running, serving
 
 from serve import keys
 from tools import canary, deploy
-from tools.repository import AUTHOR
+from tools.ci.commits import AUTHOR
 from tweets.errors import UserError
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("deploy")]  # they share a clone

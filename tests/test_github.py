@@ -8,8 +8,9 @@ import pytest
 from conftest import run
 from github_server import TOKEN, GitHub, Serving
 
-from tools import github as api
-from tools import repository
+from repository.git import git
+from tools.ci import commits
+from tools.ci import github as api
 from tweets.errors import UserError
 
 MARKER = "<!-- marker -->"
@@ -23,7 +24,7 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
         run(serving.origin, "git", "init", "--quiet", "--bare", "--initial-branch=main")
         (tmp_path / "clone").mkdir()
         monkeypatch.chdir(tmp_path / "clone")
-        for name, value in {**serving.environment(), **repository.AUTHOR, "GITHUB_TOKEN": TOKEN}.items():
+        for name, value in {**serving.environment(), **commits.AUTHOR, "GITHUB_TOKEN": TOKEN}.items():
             monkeypatch.setenv(name, value)
         run(Path(), "git", "init", "--quiet", "--initial-branch=main")
         run(Path(), "git", "remote", "add", "origin", f"{serving.url}/acme/tweets.git")
@@ -102,55 +103,55 @@ def test_only_results_are_committed_and_the_token_stays_out_of_the_clone(github:
     Path("metrics").mkdir()
     Path("metrics/one.json").write_text("{}")
     run(Path(), "git", "add", "params.yaml")
-    commit = repository.record(["dvc.lock", "metrics", "plots"], "Results")
-    assert repository.git("show", "--name-only", "--format=", commit).split() == ["dvc.lock", "metrics/one.json"]
-    assert repository.record(["dvc.lock", "metrics", "plots"], "Results") == ""
-    assert repository.push_commit(commit, "branch")
+    commit = commits.record(["dvc.lock", "metrics", "plots"], "Results")
+    assert git("show", "--name-only", "--format=", commit).split() == ["dvc.lock", "metrics/one.json"]
+    assert commits.record(["dvc.lock", "metrics", "plots"], "Results") == ""
+    assert commits.push_commit(commit, "branch")
     assert run(github.origin, "git", "rev-parse", "branch").stdout.strip() == commit
     assert TOKEN not in Path(".git/config").read_text()
 
 
 def test_a_branch_that_moved_is_not_overwritten(github: GitHub) -> None:
-    first = repository.record(["dvc.lock"], "Theirs")
-    repository.push_commit(first, "branch")
+    first = commits.record(["dvc.lock"], "Theirs")
+    commits.push_commit(first, "branch")
     run(Path(), "git", "checkout", "--quiet", "--orphan", "mine")
     Path("dvc.lock").write_text("mine\n")
-    assert not repository.push_commit(repository.record(["dvc.lock"], "Mine"), "branch")
+    assert not commits.push_commit(commits.record(["dvc.lock"], "Mine"), "branch")
     assert run(github.origin, "git", "rev-parse", "branch").stdout.strip() == first
 
 
 def test_a_push_that_is_refused_for_another_reason_is_an_error(github: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = repository.record(["dvc.lock"], "Mine")
+    commit = commits.record(["dvc.lock"], "Mine")
     monkeypatch.setenv("GITHUB_TOKEN", "another")
     monkeypatch.setenv("GIT_TERMINAL_PROMPT", "0")
     with pytest.raises(UserError, match=r"^git push to branch: ") as raised:
-        repository.push_commit(commit, "branch")
+        commits.push_commit(commit, "branch")
     assert "another" not in str(raised.value)
 
 
 def test_each_folder_of_pictures_is_replaced_alone(github: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = repository.record(["dvc.lock"], "Mine")
+    commit = commits.record(["dvc.lock"], "Mine")
     for folder, name, content in (("pull-1", "a/x", "1"), ("pull-2", "a/y", "2"), ("pull-1", "b/z", "3")):
         Path("picture").write_text(content)
-        repository.publish({f"{folder}/{name}.png": Path("picture")}, folder, "reports")
+        commits.publish({f"{folder}/{name}.png": Path("picture")}, folder, "reports")
     shown = subprocess.check_output(["git", "ls-tree", "-r", "--name-only", "reports"], cwd=github.origin, text=True)
     assert shown.split() == ["pull-1/b/z.png", "pull-2/a/y.png"]
     assert run(github.origin, "git", "show", "reports:pull-1/b/z.png").stdout == "3"
     assert run(github.origin, "git", "rev-list", "--count", "reports").stdout == "1\n"
-    assert repository.git("rev-parse", "HEAD") == commit
-    assert repository.git("status", "--porcelain", "--untracked-files=no") == ""
+    assert git("rev-parse", "HEAD") == commit
+    assert git("status", "--porcelain", "--untracked-files=no") == ""
 
 
 def test_the_same_pictures_push_nothing_and_a_race_is_run_again(
     github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("picture").write_text("1")
-    repository.publish({"pull-1/x.png": Path("picture")}, "pull-1", "reports")
+    commits.publish({"pull-1/x.png": Path("picture")}, "pull-1", "reports")
     before = run(github.origin, "git", "rev-parse", "reports").stdout.strip()
-    repository.publish({"pull-1/x.png": Path("picture")}, "pull-1", "reports")
+    commits.publish({"pull-1/x.png": Path("picture")}, "pull-1", "reports")
     assert run(github.origin, "git", "rev-parse", "reports").stdout.strip() == before
     heads = iter(["", before])  # what another job's push in between makes of the first
-    monkeypatch.setattr(repository, "head_of", lambda branch: next(heads))
-    repository.publish({"pull-2/x.png": Path("picture")}, "pull-2", "reports")
+    monkeypatch.setattr(commits, "head_of", lambda branch: next(heads))
+    commits.publish({"pull-2/x.png": Path("picture")}, "pull-2", "reports")
     shown = run(github.origin, "git", "ls-tree", "-r", "--name-only", "reports").stdout
     assert shown.split() == ["pull-1/x.png", "pull-2/x.png"]

@@ -12,8 +12,8 @@ import yaml
 from conftest import ROOT, STAGES, run, wait_for
 from serving import SECONDS, serving
 
+from repository import declared
 from serve import settings
-from tools import declared
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PARTS = {

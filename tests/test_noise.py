@@ -12,7 +12,8 @@ import pytest
 from conftest import LABELS, made_up_tweets, run
 
 from stages.evaluate import Evaluate
-from tools import ceiling, label_issues, noise, noise_tables
+from tools.noise import __main__ as noise
+from tools.noise import ceiling, label_issues, summary
 from tweets import duplicates, files, params
 from tweets.errors import UserError
 
@@ -350,7 +351,7 @@ def test_the_planted_copies_and_training_labels_are_counted(reported: tuple[Path
 
 def test_what_is_printed_is_the_report_and_neither_goes_into_git(reported: tuple[Path, str]) -> None:
     folder, printed = reported
-    assert printed == noise_tables.markdown(read(folder)) + "\n\nnoise: noise/noise.json and noise/label_issues.csv\n"
+    assert printed == summary.markdown(read(folder)) + "\n\nnoise: noise/noise.json and noise/label_issues.csv\n"
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert {row[0].removeprefix("| ") for row in rows} >= {
         "TF-IDF baseline",

@@ -25,7 +25,7 @@ from conftest import (
 )
 from dvc.repo import Repo
 
-from tools import declared
+from repository import declared
 
 pytestmark = pytest.mark.walk
 

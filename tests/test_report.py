@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import commit, run, set_param
 
-from tools import report
+from tools.report import __main__ as report
 from tweets import errors
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("report")]  # they share a report

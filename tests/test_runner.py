@@ -28,6 +28,7 @@ from filelock import FileLock
 from playwright.sync_api import Browser, expect
 from serving import Running, serving
 
+from repository import isolated
 from runner import overrides
 from runner.__main__ import Server
 from runner.app import create
@@ -36,7 +37,6 @@ from runner.store import Full, Queue, Taken
 from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers, _Interrupted
 from serve import keys
 from serve.metrics import RequestMetrics
-from tools import isolated
 from tweets.errors import UserError
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("runner")]  # they share a runner
@@ -149,7 +149,7 @@ def test_params_are_read_as_their_stages_read_them() -> None:
 
 
 def test_no_param_that_can_be_changed_holds_text_of_the_clients() -> None:
-    from tools import declared
+    from repository import declared
 
     kinds = {key: kind for stage in COMMITTED for key, kind in declared.kinds(stage)}
     closed = {key for key, kind in kinds.items() if not overrides.is_open(key, kind)}

@@ -20,7 +20,10 @@ from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from tools import isolated, search, search_report, search_space
+from repository import isolated
+from tools.search import __main__ as search
+from tools.search import report as search_report
+from tools.search import space as search_space
 from tweets.errors import UserError
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("search")]  # they share a search
@@ -326,7 +329,7 @@ def begun(ready: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[optuna.Study, P
     """A study whose first trial is running: what a kill leaves. The current folder is its clone's."""
     monkeypatch.chdir(ready)
     (ready / FOLDER).mkdir(parents=True)
-    settings = search_space.load(Path("search.yaml"))
+    settings = search_space.load_settings(Path("search.yaml"))
     space = search_space.distributions(Path("search.yaml"), settings.space)
     study = search.open_study(ready / FOLDER, settings, space)
     study.set_user_attr("commit", run(ready, "git", "rev-parse", "HEAD").stdout.strip())
@@ -459,12 +462,12 @@ def test_a_space_is_read_with_the_types_of_its_params() -> None:
 def test_settings_out_of_range_are_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     write(tmp_path, **changed)
     with pytest.raises(UserError) as raised:
-        search_space.load(tmp_path / "search.yaml")
+        search_space.load_settings(tmp_path / "search.yaml")
     assert message in str(raised.value)
 
 
 def test_the_space_of_this_repository_can_be_searched() -> None:
-    settings = search_space.load(FILE)
+    settings = search_space.load_settings(FILE)
     space = search_space.distributions(FILE, settings.space)
     search_space.check_values(FILE, space)
     now = search_space.current()
@@ -474,7 +477,7 @@ def test_the_space_of_this_repository_can_be_searched() -> None:
 def test_warmup_evaluations_are_those_at_which_no_trial_is_stopped(ready: Path) -> None:
     (ready / FOLDER).mkdir(parents=True)
     write(ready, pruner={"startup_trials": 1, "warmup_evaluations": 2})
-    settings = search_space.load(ready / FILE)
+    settings = search_space.load_settings(ready / FILE)
     study = search.open_study(ready / FOLDER, settings, {})
     good, bad = study.ask(), study.ask()
     for evaluation in (1, 2, 3):

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from serving import SECONDS
 from starlette.testclient import TestClient
 
-from serve import app, keys, logs, settings
+from serve import keys, logs, service, settings
 from serve.models import directory_hash
 from tweets import exported
 from tweets.errors import UserError
@@ -363,7 +363,7 @@ def test_what_finds_no_room_is_not_counted_against_the_rate(folder: Path) -> Non
     ],
 )
 def test_what_counts_as_one_client(address: str, client: str) -> None:
-    assert app.network(address) == client
+    assert service.network(address) == client
 
 
 def test_a_request_keeps_its_id(service: TestClient) -> None:

@@ -19,7 +19,7 @@ import yaml
 from conftest import ENVIRONMENT, ROOT, commit, linked_environment, run, set_param, stages_run
 from github_server import REPOSITORY, TOKEN, GitHub, Serving
 
-from tools.repository import AUTHOR, signed_in
+from tools.ci.commits import AUTHOR, signed_in
 
 pytestmark = [
     pytest.mark.walk,

@@ -20,8 +20,8 @@ import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from repository.git import git
 from serve.models import OUTPUT
-from tools.repository import git
 from tweets import errors, exported, files
 from tweets.errors import UserError, one_line
 

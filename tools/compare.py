@@ -8,13 +8,13 @@ and the scores must lie within TOLERANCES. Exits with 1 when they do not.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from repository.git import attempt
 from tweets import errors, files
 from tweets.errors import UserError
 
@@ -41,10 +41,10 @@ TOLERANCES = {
 
 def committed(path: str) -> str:
     """Return the content of a file at HEAD. Raises UserError when it is not in Git."""
-    found = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, text=True, check=False)
-    if found.returncode:
+    shown = attempt("show", f"HEAD:{path}")
+    if shown.returncode:
         raise UserError(f"{path}: not in Git at HEAD, so there is nothing to compare with")
-    return found.stdout
+    return shown.stdout
 
 
 def hashes(lock: str) -> dict[str, str]:

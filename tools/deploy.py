@@ -28,9 +28,9 @@ from typing import Any
 import yaml
 from gto.api import check_ref
 
+from repository.git import git
 from tools import canary
-from tools.github import variable
-from tools.repository import git
+from tools.ci.github import variable
 from tweets import errors
 from tweets.errors import UserError
 

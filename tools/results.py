@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import drift, load, monitoring, turns
-from tools.repository import git
-from tweets import errors, files
+from repository.git import git
+from tweets import errors, files, markdown
+from tweets.markdown import with_interval
 
 BENCHMARKS = Path("benchmarks/results")
 SCORES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "macro_recall": "macro-recall"}
@@ -32,8 +33,7 @@ def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def table(report: dict[str, Any]) -> str:
     """Return a Markdown table of metrics/evaluate.json: each score of both models, with its 95 % interval."""
-    lines = ["| test split | transformer | TF-IDF baseline | difference |", "|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows(report))])
+    return markdown.table(("test split", "transformer", "TF-IDF baseline", "difference"), rows(report))
 
 
 def explanation(report: dict[str, Any]) -> str:
@@ -43,12 +43,6 @@ def explanation(report: dict[str, Any]) -> str:
         f"{report['rows']:,} test tweets (hash of their ids: {report['test_ids']}); in brackets 95 % bootstrap"
         f" intervals; McNemar's exact test of the two: p = {mcnemar['p_value']:.0e}."
     )
-
-
-def with_interval(value: float, interval: list[float], sign: str = "") -> str:
-    """Return a score and its interval with three decimals."""
-    low, high = interval
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def commit() -> str:
@@ -72,7 +66,7 @@ def data_speeds(sizes: list[dict[str, Any]]) -> str:
         "memory: in pieces",
         "row by row",
     ]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    rows = []
     for size in sizes:
         ways = size["rows_a_second"]["prepare and featurize"]
         ours, other = (ways[way]["runs"] if way in ways else [] for way in ("in pieces", "row by row"))
@@ -83,8 +77,8 @@ def data_speeds(sizes: list[dict[str, Any]]) -> str:
             for way in ("in pieces", "row by row")
         ]
         memory = [f"{gigabytes:.1f} GB" if gigabytes else "" for gigabytes in most]
-        lines.append(f"| {size['rows']:,} | {' | '.join([*rates, better, *memory])} |")
-    return "\n".join(lines)
+        rows.append((f"{size['rows']:,}", *rates, better, *memory))
+    return markdown.table(titles, rows)
 
 
 def main() -> None:

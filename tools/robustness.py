@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from tools import perturbations
-from tweets import errors, exported, files, tables
+from tweets import errors, exported, files, markdown, tables
 from tweets.behaviour import Predict
 from tweets.dataset import TEST
 from tweets.errors import UserError
@@ -74,10 +74,8 @@ def measure(
 
 def table(report: list[dict[str, Any]]) -> str:
     """Return the report as a Markdown table, without any text of a tweet."""
-    lines = [
-        "| written otherwise | | tweets changed | label flips | probability moves | accuracy before | after |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ["written otherwise", "", "tweets changed", "label flips", "probability moves", "accuracy before", "after"]
+    rows = []
     for row in report:
         cells = [row["kind"], row["strength"], f"{row['rows']:,}"]
         if row["flipped"] is None:
@@ -86,8 +84,8 @@ def table(report: list[dict[str, Any]]) -> str:
             low, high = row["interval"]
             cells.append(f"{row['flipped']:.1%} [{low:.1%}, {high:.1%}]")
             cells += [f"{row['mean_change']:.3f}", f"{row['accuracy_before']:.3f}", f"{row['accuracy_after']:.3f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown.table(titles, rows)
 
 
 def examples(report: list[dict[str, Any]], labels: list[str]) -> str:

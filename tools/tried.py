@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from tweets import errors
+from tweets import errors, markdown
 from tweets.errors import UserError
 
 LOG = Path("experiments/tried.yaml")
+TITLES = ("idea", "validation macro-F1", "log loss", "seeds", "cost", "kept")
 
 
 def spread(values: list[float]) -> str:
@@ -21,11 +22,11 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
 
 
-def row(idea: dict[str, Any], base: dict[str, Any]) -> str:
+def row(idea: dict[str, Any], base: dict[str, Any]) -> list[str]:
     """Return the table's row of an idea: its cost is its training time over that of `base`, the mean of all seeds."""
     runs = idea["runs"]
     seconds, of_base = (statistics.mean(run["seconds"] for run in part["runs"]) for part in (idea, base))
-    cells = [
+    return [
         f"{idea['idea']}: `{idea['options']}`" if idea.get("options") else idea["idea"],
         spread([run["macro_f1"] for run in runs]),
         spread([run["log_loss"] for run in runs]),
@@ -33,17 +34,14 @@ def row(idea: dict[str, Any], base: dict[str, Any]) -> str:
         f"{seconds / of_base:.2f}",
         idea["kept"],
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def table(groups: list[dict[str, Any]]) -> str:
     """Return the groups as Markdown: a title and a table each; the first idea of a group is what it is held against."""
     parts = []
     for group in groups:
-        lines = [f"### {group['title']}", "", group["about"].strip(), ""]
-        lines += ["| idea | validation macro-F1 | log loss | seeds | cost | kept |", "|---|---|---|---|---|---|"]
-        lines += [row(idea, group["ideas"][0]) for idea in group["ideas"]]
-        parts.append("\n".join(lines))
+        rows = [row(idea, group["ideas"][0]) for idea in group["ideas"]]
+        parts += [f"### {group['title']}", group["about"].strip(), markdown.table(TITLES, rows)]
     return "\n\n".join(parts)
 
 

@@ -11,7 +11,6 @@ for each fault and exits with 1, or one line when all is well.
 import base64
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,8 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from tools import declared
+from repository import declared
+from repository.git import git
 from tools.remote import UNREADABLE, Remote
 from tweets import errors
 from tweets.errors import UserError
@@ -146,8 +146,7 @@ def stale_dependency(stage: str, dep: Output, made: dict[str, str]) -> Iterator[
 
 def tracked(root: Path) -> set[str]:
     """Return the paths that Git tracks."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True)
-    return set(listed.stdout.split("\0"))
+    return set(git("ls-files", "-z", folder=root).split("\0"))
 
 
 def check_lock(repo: Repo) -> list[str]:

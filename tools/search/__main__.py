@@ -17,9 +17,21 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from tools import isolated, search_report, search_space, search_trial
-from tools.isolated import Place, git
-from tools.search_space import Settings
+from repository import isolated
+from repository.git import git
+from repository.isolated import Place
+from tools.search.report import assignments, duration, outcome, ranked, table, write_page
+from tools.search.space import (
+    SearchSettings,
+    check_values,
+    contains,
+    current,
+    distributions,
+    extremes,
+    identity,
+    load_settings,
+)
+from tools.search.trial import run_experiment, validation_scores
 from tweets import errors
 from tweets.errors import UserError
 
@@ -32,7 +44,7 @@ AGAIN = "again"  # the number of the interrupted trial that this one repeats
 Space = dict[str, BaseDistribution]
 
 
-def open_study(folder: Path, settings: Settings, space: Space) -> optuna.Study:
+def open_study(folder: Path, settings: SearchSettings, space: Space) -> optuna.Study:
     """Return the study in a folder, made if there is none. Raises UserError when it is of another space."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database, pruner = folder / "study.db", settings.pruner
@@ -49,9 +61,9 @@ def open_study(folder: Path, settings: Settings, space: Space) -> optuna.Study:
         raise UserError(
             f"{database}: no study ({errors.one_line(error)[:100]}); remove {folder} to begin anew"
         ) from None
-    if study.trials and study.user_attrs["space"] != search_space.identity(space):
+    if study.trials and study.user_attrs["space"] != identity(space):
         raise UserError(f"study {settings.study} has trials of another space: name another study, or remove {folder}")
-    study.set_user_attr("space", search_space.identity(space))
+    study.set_user_attr("space", identity(space))
     return study
 
 
@@ -66,9 +78,9 @@ def name_of(study: optuna.Study, number: int) -> str:
     return f"{study.study_name}-{number}"
 
 
-def check_ready(study: optuna.Study, settings: Settings, path: Path, space: Space, place: Place) -> None:
+def check_ready(study: optuna.Study, settings: SearchSettings, path: Path, space: Space, place: Place) -> None:
     """Raise UserError when the trials to come could not run, or would not be what they seem."""
-    changed = set(git(place.root, "diff", "--name-only", "HEAD").splitlines())
+    changed = set(git("diff", "--name-only", "HEAD", folder=place.root).splitlines())
     changed = {name for name in changed if (place.root / name).resolve() != path.resolve()}
     if changed:
         raise UserError(f"{min(changed)}: changed since the last commit, which trials start from: `git commit` first")
@@ -86,7 +98,7 @@ def check_ready(study: optuna.Study, settings: Settings, path: Path, space: Spac
                 f"experiment {name} exists and is none of this study: name another study in {path},"
                 f" or `dvc exp remove {name}`"
             )
-    search_space.check_values(path, space)
+    check_values(path, space)
     study.set_user_attr("commit", place.commit)
 
 
@@ -95,7 +107,7 @@ def recover(study: optuna.Study, root: Path) -> None:
     made = isolated.experiments(root)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if ref := made.get(name_of(study, trial.number)):
-            study.tell(trial.number, search_trial.result(root, ref)[0])
+            study.tell(trial.number, validation_scores(root, ref)[0])
         else:
             run_again(study, trial)
 
@@ -107,7 +119,7 @@ def run_again(study: optuna.Study, trial: FrozenTrial) -> None:
     study.tell(trial.number, state=TrialState.FAIL)
 
 
-def run_trial(study: optuna.Study, settings: Settings, space: Space, place: Place) -> FrozenTrial:
+def run_trial(study: optuna.Study, settings: SearchSettings, space: Space, place: Place) -> FrozenTrial:
     """Run the next trial and return it finished. However it is interrupted, its params are enqueued again."""
     # From the seed and the trials so far, so that a search that was interrupted tries the same as one that was not.
     seed = np.random.SeedSequence([settings.seed, len(finished(study))]).generate_state(1)[0]
@@ -120,12 +132,12 @@ def run_trial(study: optuna.Study, settings: Settings, space: Space, place: Plac
 
     name = name_of(study, trial.number)
     try:
-        ended = search_trial.run(place, name, trial.params, is_hopeless)
+        ended = run_experiment(place, name, trial.params, is_hopeless)
         if not ended.complete:
             if ended.error:
                 trial.set_user_attr(ERROR, ended.error)
             return study.tell(trial, state=TrialState.FAIL if ended.error else TrialState.PRUNED)
-        score, curve = search_trial.result(place.root, isolated.experiments(place.root)[name])
+        score, curve = validation_scores(place.root, isolated.experiments(place.root)[name])
         for evaluation, value in enumerate(curve, 1):  # those after the last look, or all of a training not run anew
             if evaluation not in study.trials[trial.number].intermediate_values:
                 trial.report(value, evaluation)
@@ -135,10 +147,10 @@ def run_trial(study: optuna.Study, settings: Settings, space: Space, place: Plac
         raise
 
 
-def run_trials(study: optuna.Study, settings: Settings, space: Space, place: Place) -> None:
+def run_trials(study: optuna.Study, settings: SearchSettings, space: Space, place: Place) -> None:
     """Run the trials that are missing, with a line for each. Raises UserError when the first few all fail."""
-    now = search_space.current()
-    if not study.trials and all(search_space.contains(space[key], now[key]) for key in space):
+    now = current()
+    if not study.trials and all(contains(space[key], now[key]) for key in space):
         study.enqueue_trial({key: now[key] for key in space})  # the committed params, to hold the others against
     begin, failed = time.monotonic(), 0
     total, before = settings.trials, len(finished(study))
@@ -148,8 +160,8 @@ def run_trials(study: optuna.Study, settings: Settings, space: Space, place: Pla
         ran = number - before
         left = (time.monotonic() - begin) / ran * (total - number)
         print(
-            f"search: {number}/{total}: {name_of(study, trial.number)}: {search_report.assignments(trial)}:"
-            f" {search_report.outcome(trial)}; {search_report.duration(trial)}, about {left / 60:.0f} min left",
+            f"search: {number}/{total}: {name_of(study, trial.number)}: {assignments(trial)}:"
+            f" {outcome(trial)}; {duration(trial)}, about {left / 60:.0f} min left",
             flush=True,
         )
         if failed == ran >= FAILURES:
@@ -160,20 +172,20 @@ def report(study: optuna.Study, place: Place) -> str:
     """Write the page and return the table, with the line that applies the best experiment."""
     trials = finished(study)
     page = place.folder / "index.html"
-    search_report.write_page(page, study, trials)
+    write_page(page, study, trials)
     made = isolated.experiments(place.root)
-    complete = [trial for trial in search_report.ranked(trials) if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in ranked(trials) if trial.state == TrialState.COMPLETE]
     best = next((name for trial in complete if (name := name_of(study, trial.number)) in made), None)
     last = f"apply with: dvc exp apply {best} && dvc repro" if best else "no experiment to apply"
-    return f"{search_report.table(study, trials)}\n\nplots: {page.relative_to(place.root)}\n{last}"
+    return f"{table(study, trials)}\n\nplots: {page.relative_to(place.root)}\n{last}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Search for better params; each trial is a DVC experiment.")
     parser.add_argument("file", nargs="?", type=Path, default=Path("search.yaml"), help="the space and the settings")
     path = parser.parse_args().file
-    settings = search_space.load(path)
-    space = search_space.distributions(path, settings.space)
+    settings = load_settings(path)
+    space = distributions(path, settings.space)
     folder = Path.cwd() / FOLDER / settings.study
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -193,9 +205,9 @@ def main() -> None:
 
 def make_place(folder: Path, space: Space) -> Place:
     root = Path.cwd()
-    now = search_space.current()
-    choices = [value for distribution in space.values() for value in search_space.extremes(distribution)]
-    commit = git(root, "rev-parse", "HEAD").strip()
+    now = current()
+    choices = [value for distribution in space.values() for value in extremes(distribution)]
+    commit = git("rev-parse", "HEAD", folder=root)
     local = isolated.local_paths(root, [now["fetch.path"], now["featurize.encoder"], *choices])
     return Place(root, folder, commit, isolated.dvc(root, "cache", "dir").strip(), local)
 

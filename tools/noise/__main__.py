@@ -5,8 +5,8 @@
 Reads data/raw, data/prepared and both models. Prints Markdown tables; writes noise/noise.json with the same numbers and
 noise/label_issues.csv, the tweets for a person to look at, the most suspicious first. Both stay out of Git.
 
-The ceilings are those of tools/ceiling.py, the judgement of labels that of tools/label_issues.py: by the transformer on
-validation, which only chose its checkpoint, and test; by the baseline on the training tweets, cross-validated.
+ceiling.py estimates the ceilings. label_issues.py judges the labels: by the transformer on validation, which only chose
+its checkpoint, and on test; by the baseline on the training tweets, cross-validated.
 """
 
 import itertools
@@ -20,7 +20,8 @@ from sklearn.metrics import confusion_matrix
 
 from stages import prepare
 from stages.evaluate import CONFIDENCE, Evaluate
-from tools import ceiling, label_issues, noise_tables
+from tools.noise import ceiling, label_issues
+from tools.noise.summary import markdown
 from tweets import duplicates, errors, files, metrics, model, params, repair, tables, tfidf
 from tweets.dataset import SPLITS, TEST, TRAIN, VALID
 from tweets.errors import UserError
@@ -227,7 +228,7 @@ def main() -> None:
     report = files.rounded(gather(labels, rows, copies, judged))
     label_issues.write(FOLDER / "label_issues.csv", judged, labels)
     files.write_json(FOLDER / "noise.json", report)
-    print(noise_tables.markdown(report))
+    print(markdown(report))
     print(f"\nnoise: {FOLDER}/noise.json and {FOLDER}/label_issues.csv")
 
 

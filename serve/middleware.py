@@ -40,7 +40,7 @@ class Limits(Protocol):
     request_timeout: float
 
 
-class Requests:
+class Middleware:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, settings: Limits, metrics: RequestMetrics) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import psutil
 
-from tools import isolated
-from tools.isolated import Place
+from repository import isolated
+from repository.git import git
+from repository.isolated import Place
 
 TARGET = "train"
 # What HEAD says of the test split would stand in `dvc exp show` as a trial's own score.
@@ -35,14 +36,14 @@ class Ended:
     error: str
 
 
-def result(root: Path, ref: str) -> tuple[float, list[float]]:
+def validation_scores(root: Path, ref: str) -> tuple[float, list[float]]:
     """Return an experiment's best macro-F1 on validation, and that of each of its evaluations."""
-    report = json.loads(isolated.git(root, "show", f"{ref}:metrics/train.json"))
-    points = json.loads(isolated.git(root, "show", f"{ref}:plots/train/scores.json"))
+    report = json.loads(git("show", f"{ref}:metrics/train.json", folder=root))
+    points = json.loads(git("show", f"{ref}:plots/train/scores.json", folder=root))
     return report["valid"]["macro_f1"], [point["score"] for point in points if point["group"] == "macro-F1"]
 
 
-def run(place: Place, name: str, values: dict[str, Any], is_hopeless: Callable[[int, float], bool]) -> Ended:
+def run_experiment(place: Place, name: str, values: dict[str, Any], is_hopeless: Callable[[int, float], bool]) -> Ended:
     """Run an experiment with these values of params, and fetch it when it is complete.
 
     `is_hopeless` is called with the number of each evaluation, from 1, and its macro-F1; when it says so, the training

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tools import results
+from tweets.markdown import table, with_interval
 
 MODELS = {"baseline": "TF-IDF baseline", "transformer": "transformer"}
 
@@ -18,7 +18,7 @@ def score_table(report: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [(title, *_scores(report["scores"][name]), "") for name, title in MODELS.items()]
     second = report["second_annotation"]
     if second:
-        both = (results.with_interval(second[name], second["intervals"][name]) for name in ("accuracy", "macro_f1"))
+        both = (with_interval(second[name], second["intervals"][name]) for name in ("accuracy", "macro_f1"))
         rows.append((f"a second annotation of the same words ({second['texts']:,} texts)", *both, ""))
     for found in report["ceilings"]:
         shares = [_percent(closed(report["scores"], name, found[name])) for name in ("accuracy", "macro_f1")]
@@ -30,7 +30,7 @@ def score_table(report: dict[str, Any]) -> str:
             ("ceiling, by the second annotations", f"{low:.3f} to {high:.3f}", "", f"{shares[0]} to {shares[1]}, –")
         )
     some = "" if report["rows"] == report["of_rows"] else f" of {report['of_rows']:,}, those with a confidence"
-    return _table((f"{report['rows']:,} test tweets{some}", "accuracy", "macro-F1", "gap closed (of both)"), rows)
+    return table((f"{report['rows']:,} test tweets{some}", "accuracy", "macro-F1", "gap closed (of both)"), rows)
 
 
 def closed(scores: dict[str, Any], name: str, best: float) -> float | None:
@@ -54,7 +54,7 @@ def band_table(report: dict[str, Any]) -> str:
         )
         for band in reversed(report["bands"])
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def judged_table(report: dict[str, Any]) -> str:
@@ -81,7 +81,7 @@ def judged_table(report: dict[str, Any]) -> str:
         )
         for part in report["judged"]
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _scores(found: dict[str, Any]) -> tuple[str, str]:
@@ -94,11 +94,6 @@ def _percent(share: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def explain(report: dict[str, Any]) -> list[str]:

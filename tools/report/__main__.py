@@ -24,8 +24,9 @@ from dvc.repo import Repo
 from dvc.scm import resolve_rev
 from markupsafe import Markup
 
-from tools import charts, results
-from tools.repository import git
+from repository.git import git
+from tools import results
+from tools.report import charts
 from tweets import errors, files
 from tweets.errors import UserError
 

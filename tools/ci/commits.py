@@ -5,11 +5,11 @@ A push takes GITHUB_TOKEN from the environment and gives it to that one command,
 
 import base64
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from repository.git import attempt, git
 from tweets.errors import UserError
 
 AUTHOR = {
@@ -19,20 +19,6 @@ AUTHOR = {
     "GIT_COMMITTER_EMAIL": "41898282+github-actions[bot]@users.noreply.github.com",
 }
 ATTEMPTS = 5
-
-
-def attempt(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Run git, with changes to the environment, whatever its exit code."""
-    environment = {**os.environ, "LC_ALL": "C", **changed}
-    return subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
-
-
-def git(*arguments: str, **changed: str) -> str:
-    """Return what a git command prints, without its last line break. Raises UserError when it fails."""
-    found = attempt(*arguments, **changed)
-    if found.returncode:
-        raise UserError(f"`git {' '.join(arguments)}` ended with exit code {found.returncode}: {found.stderr.strip()}")
-    return found.stdout.rstrip("\n")
 
 
 def signed_in() -> dict[str, str]:
@@ -54,13 +40,13 @@ def record(paths: Iterable[str], message: str) -> str:
     git("add", "--all", "--", *listed)
     if attempt("diff", "--cached", "--quiet", "--", *listed).returncode == 0:
         return ""
-    git("commit", "--quiet", "--message", message, "--", *listed, **AUTHOR)
+    git("commit", "--quiet", "--message", message, "--", *listed, changed=AUTHOR)
     return git("rev-parse", "HEAD")
 
 
 def push_commit(commit: str, branch: str, *options: str) -> bool:
     """Push a commit to a branch of origin; return False when the branch has moved away from what the push expects."""
-    pushed = attempt("push", "--quiet", *options, "origin", f"{commit}:refs/heads/{branch}", **signed_in())
+    pushed = attempt("push", "--quiet", *options, "origin", f"{commit}:refs/heads/{branch}", changed=signed_in())
     if pushed.returncode and "[rejected]" not in pushed.stderr:
         raise UserError(f"git push to {branch}: {' '.join(pushed.stderr.split())}")
     return pushed.returncode == 0
@@ -77,7 +63,7 @@ def publish(pictures: Mapping[str, Path], folder: str, branch: str) -> None:
         tree = with_folder(pictures, folder, before)
         if before and tree == git("rev-parse", f"{before}^{{tree}}"):
             return
-        commit = git("commit-tree", tree, "-m", "Pictures of the reports on pull requests", **AUTHOR)
+        commit = git("commit-tree", tree, "-m", "Pictures of the reports on pull requests", changed=AUTHOR)
         if push_commit(commit, branch, f"--force-with-lease=refs/heads/{branch}:{before}"):
             return
     raise UserError(f"{branch}: other commits arrived there {ATTEMPTS} times in a row; run this job again")
@@ -85,9 +71,9 @@ def publish(pictures: Mapping[str, Path], folder: str, branch: str) -> None:
 
 def head_of(branch: str) -> str:
     """Return the commit that a branch of origin is at, fetched; "" when there is no such branch."""
-    if not git("ls-remote", "origin", f"refs/heads/{branch}", **signed_in()):
+    if not git("ls-remote", "origin", f"refs/heads/{branch}", changed=signed_in()):
         return ""
-    git("fetch", "--quiet", "origin", f"refs/heads/{branch}", **signed_in())
+    git("fetch", "--quiet", "origin", f"refs/heads/{branch}", changed=signed_in())
     return git("rev-parse", "FETCH_HEAD")
 
 
@@ -100,9 +86,9 @@ def with_folder(pictures: Mapping[str, Path], folder: str, before: str) -> str:
     """Return a tree: that of a commit, with these files in place of a folder. Checkout and index stay untouched."""
     with tempfile.TemporaryDirectory() as temporary:
         index = {"GIT_INDEX_FILE": f"{temporary}/index"}
-        git("read-tree", before or "--empty", **index)
-        git("rm", "-r", "--cached", "--force", "--quiet", "--ignore-unmatch", "--", folder, **index)
+        git("read-tree", before or "--empty", changed=index)
+        git("rm", "-r", "--cached", "--force", "--quiet", "--ignore-unmatch", "--", folder, changed=index)
         for name, path in pictures.items():
             blob = git("hash-object", "-w", "--", str(path))
-            git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
-        return git("write-tree", **index)
+            git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", changed=index)
+        return git("write-tree", changed=index)

@@ -16,7 +16,7 @@ from optuna.distributions import (
 )
 from pydantic import Field
 
-from tools import declared
+from repository import declared
 from tweets import params
 from tweets.errors import UserError
 
@@ -52,7 +52,7 @@ class Pruner:
 
 
 @params.section
-class Settings:
+class SearchSettings:
     """The content of search.yaml; `distributions` reads what `space` holds."""
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -62,9 +62,9 @@ class Settings:
     space: Annotated[dict[str, Any], Field(min_length=1)]
 
 
-def load(path: Path) -> Settings:
+def load_settings(path: Path) -> SearchSettings:
     """Return the settings in the YAML file at `path`. Raises UserError as params.load does."""
-    return params.build(Settings, params.read(path), str(path))
+    return params.build(SearchSettings, params.read(path), str(path))
 
 
 def distributions(path: Path, space: dict[str, Any]) -> dict[str, BaseDistribution]:

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import psutil
 
+from repository.git import git
 from tweets.errors import UserError
 
 CURVE = Path("dvclive/plots/metrics/valid/macro_f1.tsv")
@@ -47,20 +48,12 @@ class Place:
         return self.folder / "checkpoints"
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Return what a Git command prints. Raises UserError with its last line when it fails."""
-    return _output(folder, ["git", *arguments], f"git {arguments[0]}")
-
-
 def dvc(folder: Path, *arguments: str) -> str:
     """Return what a DVC command prints. Raises UserError with its last line when it fails."""
-    return _output(folder, [sys.executable, "-m", "dvc", *arguments], f"dvc {arguments[0]}")
-
-
-def _output(folder: Path, command: list[str], title: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise UserError(f"{title}: {(result.stderr.strip() or 'failed').splitlines()[-1]}")
+        raise UserError(f"dvc {arguments[0]}: {(result.stderr.strip() or 'failed').splitlines()[-1]}")
     return result.stdout
 
 
@@ -68,7 +61,7 @@ def check_identity(root: Path) -> None:
     """Raise UserError unless Git knows who commits here: DVC makes a commit of each experiment."""
     known = {
         part: os.environ.get(f"GIT_COMMITTER_{part.upper()}")
-        or _output(root, ["git", "config", "--get", "--default", "", f"user.{part}"], "git config").strip()
+        or git("config", "--get", "--default", "", f"user.{part}", folder=root)
         for part in ("name", "email")
     }
     if missing := [f"user.{part}" for part, value in known.items() if not value]:
@@ -80,7 +73,7 @@ def check_identity(root: Path) -> None:
 
 def experiments(root: Path) -> dict[str, str]:
     """Return the ref of each DVC experiment, of whatever commit, by its name."""
-    refs = git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    refs = git("for-each-ref", "--format=%(refname)", "refs/exps", folder=root).split()
     # refs/exps/2 digits/38 digits/name; DVC keeps other things below refs/exps too.
     return {ref.split("/")[4]: ref for ref in refs if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38,}/[^/]+", ref)}
 
@@ -89,8 +82,8 @@ def make_clone(place: Place) -> None:
     """Make the clone anew, with what a killed experiment may have left in its place removed."""
     end_leftovers(place.clone)
     shutil.rmtree(place.clone, ignore_errors=True)
-    git(place.root, "clone", "--quiet", "--no-checkout", str(place.root), str(place.clone))
-    git(place.clone, "checkout", "--quiet", "--detach", place.commit)
+    git("clone", "--quiet", "--no-checkout", str(place.root), str(place.clone))
+    git("checkout", "--quiet", "--detach", place.commit, folder=place.clone)
     dvc(place.clone, "config", "--local", "cache.dir", place.cache)
     (place.clone / ".cache").mkdir()
     place.checkpoints.mkdir(exist_ok=True)
@@ -157,7 +150,8 @@ def _environment() -> dict[str, str]:
 def fetch(place: Place, name: str) -> None:
     """Take a complete experiment over from the clone."""
     ref = experiments(place.clone)[name]
-    git(place.root, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(place.clone), f"{ref}:{ref}")
+    quiet = ("--quiet", "--no-tags", "--no-write-fetch-head")
+    git("fetch", *quiet, str(place.clone), f"{ref}:{ref}", folder=place.root)
 
 
 def curve(clone: Path) -> list[float]:

@@ -23,15 +23,16 @@ from typing import Any
 import yaml
 from dvc.repo import Repo
 
-from tools import github
+from repository.git import git
+from tools.ci import github
+from tools.ci.commits import head_of, publish, push_commit, record, same_content, signed_in
 from tools.remote import Remote
-from tools.repository import git, head_of, publish, push_commit, record, same_content, signed_in
 from tweets import errors, files
 from tweets.errors import UserError
 
 RESULTS = ("dvc.lock", "metrics", "plots")
 REPORT = Path("report")
-MARKER = "<!-- what tools/ci.py reproduced -->"
+MARKER = "<!-- what the pipeline reproduced -->"
 SAMPLE = "What a day!"
 DATA_BRANCH = "data-changed"
 
@@ -165,7 +166,7 @@ def tag() -> None:
     In a job that a tag starts, actions/checkout v5 lets that tag point to the commit itself (its issue 882).
     """
     name = f"refs/tags/{github.variable('GITHUB_REF_NAME')}"
-    git("fetch", "--quiet", "--force", "--no-tags", "origin", f"{name}:{name}", **signed_in())
+    git("fetch", "--quiet", "--force", "--no-tags", "origin", f"{name}:{name}", changed=signed_in())
 
 
 def event_payload() -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The steps of the jobs in .github/workflows: `python -m tools.ci`."""

@@ -1,0 +1,1 @@
+"""How far the labels themselves can be trusted: `python -m tools.noise`."""
