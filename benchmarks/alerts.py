@@ -36,8 +36,10 @@ import yaml
 
 from benchmarks import load
 from benchmarks.machine import machine
-from tweets import errors, exported, files, markdown, tables
+from tweets import errors, files, markdown
+from tweets.data import tables
 from tweets.errors import UserError
+from tweets.model import exported
 
 DEPLOY = Path("deploy/prometheus")
 DASHBOARD = Path("deploy/grafana/dashboard.json")

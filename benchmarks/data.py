@@ -33,10 +33,10 @@ from pyarrow import parquet
 from benchmarks.machine import machine
 from benchmarks.turns import by_turns, summary, table
 from tweets import errors, files
-from tweets.dataset import SPLITS
-from tweets.encode import DTYPES
+from tweets.data.dataset import SPLITS
 from tweets.errors import UserError
 from tweets.progress import track
+from tweets.text.token_arrays import DTYPES
 
 RESULT = Path("benchmarks/results/data.json")
 ROUNDS = {1: 3, 10: 3}  # by how many copies of the rows: rounds of both ways by turns, after one to warm up

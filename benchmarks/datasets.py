@@ -24,10 +24,11 @@ from typing import IO, cast
 
 import pandas as pd
 
-from tweets import duplicates, files, repair, sources
-from tweets.dataset import SPLITS, TEST, TRAIN, VALID
+from tweets import files
+from tweets.data import duplicates, repair, sources
+from tweets.data.dataset import SPLITS, TEST, TRAIN, VALID
+from tweets.data.split import order, split
 from tweets.errors import UserError
-from tweets.split import order, split
 
 Rows = pd.DataFrame  # with the columns text and label, and split where they have one of their own
 Told = tuple[str, str] | None  # a text and its label

@@ -18,11 +18,13 @@ import numpy as np
 from benchmarks import datasets
 from benchmarks.machine import machine
 from serve import models
-from serve.settings import Settings
-from tools.perturbations import move_words
-from tweets import drift, errors, files, markdown, tables
-from tweets.dataset import TEST
+from serve.settings import ServiceSettings
+from tweets import errors, files, markdown
+from tweets.data import tables
+from tweets.data.dataset import TEST
 from tweets.errors import UserError
+from tweets.evaluation import drift_statistics
+from tweets.evaluation.perturbations import move_words
 from tweets.progress import track
 
 RESULT = Path("benchmarks/results/drift.json")
@@ -50,18 +52,20 @@ def sources(held_out: list[str], covid19: Path | None) -> dict[str, list[str]]:
     return found
 
 
-def measure(served: models.Served, draw: Callable[[], drift.Texts], windows: int) -> Source:
+def measure(served: models.Served, draw: Callable[[], drift_statistics.Texts], windows: int) -> Source:
     """Return in how many windows something alarms, and each statistic alone."""
-    comparison = drift.Comparison(served.reference.axes, served.reference.sample)
+    comparison = drift_statistics.Comparison(served.reference.axes, served.reference.sample)
     alarmed = [
-        drift.alarms(comparison.statistics(draw()), served.reference.thresholds)
+        drift_statistics.alarms(comparison.statistics(draw()), served.reference.thresholds)
         for _ in track(range(windows), desc="draw", unit="windows", leave=False)
     ]
-    each = {name: sum(name in found for found in alarmed) for name in drift.STATISTICS}
+    each = {name: sum(name in found for found in alarmed) for name in drift_statistics.STATISTICS}
     return {"windows": windows, "alarms": sum(map(bool, alarmed)), "statistics": each}
 
 
-def of_another_mix(texts: drift.Texts, truth: drift.Ints, size: int, rng: np.random.Generator) -> drift.Texts:
+def of_another_mix(
+    texts: drift_statistics.Texts, truth: drift_statistics.Ints, size: int, rng: np.random.Generator
+) -> drift_statistics.Texts:
     """Return a window of texts in which the rarest of their true labels, (N,), makes up MIX."""
     rare = np.bincount(truth).argmin()
     one, others = np.flatnonzero(truth == rare), np.flatnonzero(truth != rare)
@@ -82,19 +86,19 @@ def table(report: dict[str, Any]) -> str:
 
 def run(covid19: Path | None) -> dict[str, Any]:
     """Return the report: of each source, in how many windows what alarms."""
-    served = models.load(Settings())
+    served = models.load(ServiceSettings())
     size, rng = served.reference.window, np.random.default_rng(SEED)
     rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
     if len(rows) < size:
         raise UserError(f"data/prepared/{TEST}.parquet: {len(rows)} rows; a window has {size}")
     texts, truth = rows["raw"].tolist(), rows["label"].map(served.labels.index).to_numpy(np.int64)
 
-    def described(name: str, texts: list[str]) -> drift.Texts:
+    def described(name: str, texts: list[str]) -> drift_statistics.Texts:
         parts = [texts[start : start + 256] for start in range(0, len(texts), 256)]
-        seen = [drift.describe(part, served.predict(part)) for part in track(parts, desc=name, unit="parts")]
-        return drift.concatenate(seen)
+        seen = [drift_statistics.describe(part, served.predict(part)) for part in track(parts, desc=name, unit="parts")]
+        return drift_statistics.concatenate(seen)
 
-    def window_of(seen: drift.Texts) -> Callable[[], drift.Texts]:
+    def window_of(seen: drift_statistics.Texts) -> Callable[[], drift_statistics.Texts]:
         return lambda: seen.take(rng.choice(len(seen), size, replace=False))
 
     held_out = described(HELD_OUT, texts)

@@ -23,7 +23,7 @@ from benchmarks import datasets
 from benchmarks.experiments import timed
 from benchmarks.machine import machine
 from tweets import errors, files, markdown
-from tweets.dataset import TEST, TRAIN
+from tweets.data.dataset import TEST, TRAIN
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/general.json")

@@ -40,8 +40,10 @@ import psutil
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, exported, files, markdown, tables
+from tweets import errors, files, markdown
+from tweets.data import tables
 from tweets.errors import UserError, one_line
+from tweets.model import exported
 
 ONNX = Path("models/onnx")
 TWEETS = Path("data/prepared/test.parquet")

@@ -22,7 +22,8 @@ import requests
 
 from benchmarks import load, turns
 from benchmarks.machine import machine
-from tweets import errors, files, tables
+from tweets import errors, files
+from tweets.data import tables
 
 RESULT = Path("benchmarks/results/monitoring.json")
 ROUNDS = 9

@@ -2,12 +2,13 @@
 
     python -m benchmarks.predict
 
-Every way gets the same raw tweets of the test split, cleans them with `tweets.text.clean` and computes on THREADS
-threads of the CPU. Ours are `tweets.exported.load(...).predict`, which is int8 and what the service runs, and
-`tweets.model.load(...).predict`, also shown in float32, which are not quantised. The pipeline, in float32 as it loads
-the folder, gets all tweets in one call, with its default batch size of 1 and with 32. Then one tweet a call, each tweet
-by every way. Fails where a probability of `tweets.model` differs from the pipeline's by more than TOLERANCE, or where
-ours differ from run to run. Prints two tables and writes benchmarks/results/predict.json.
+Every way gets the same raw tweets of the test split, cleans them with `tweets.text.cleaning.clean` and computes on
+THREADS threads of the CPU. Ours are `tweets.model.exported.load(...).predict`, which is int8 and what the service runs,
+and `tweets.model.transformer.load(...).predict`, also in float32; neither of these two is quantised. The pipeline, in
+float32 as it loads the folder, gets all tweets in one call, with its default batch size of 1 and with 32. Then one
+tweet a call, each tweet by every way. Fails where a probability of `tweets.model.transformer` differs from the
+pipeline's by more than TOLERANCE, or where ours differ from run to run. Prints two tables and writes
+benchmarks/results/predict.json.
 """
 
 import time
@@ -21,9 +22,12 @@ import transformers
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, exported, files, model, tables
+from tweets import errors, files
+from tweets.data import tables
 from tweets.errors import UserError
-from tweets.text import clean
+from tweets.model import exported, transformer
+from tweets.model.device import has_bf16, threads
+from tweets.text.cleaning import clean
 
 MODEL = Path("models/transformer")
 ONNX = Path("models/onnx")
@@ -35,8 +39,8 @@ SINGLE = 300  # tweets that go alone
 BLOCK = 30  # of them by one way before the next
 THREADS = 2
 TOLERANCE = {"bf16": 0.03, "fp32": 1e-4}  # of a probability
-EXPORTED = "tweets.exported, int8"
-OURS, OURS_FP32 = "tweets.model", "tweets.model, fp32"
+EXPORTED = "tweets.model.exported, int8"
+OURS, OURS_FP32 = "tweets.model.transformer", "tweets.model.transformer, fp32"
 PIPELINE, PIPELINE_32 = "transformers.pipeline", "transformers.pipeline, batch_size=32"
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +49,7 @@ Way = Callable[[Sequence[str]], Floats]  # raw tweets to the probabilities of th
 
 def ways() -> dict[str, Way]:
     """Return the ways to label raw tweets."""
-    ours = model.load(MODEL)
+    ours = transformer.load(MODEL)
     pipe = transformers.pipeline("text-classification", str(MODEL), device="cpu")
 
     def by_pipeline(texts: Sequence[str], batch_size: int = 1) -> Floats:
@@ -56,7 +60,7 @@ def ways() -> dict[str, Way]:
     return {
         EXPORTED: exported.load(ONNX, threads=THREADS).predict,
         OURS: ours.predict,
-        OURS_FP32: model.load(MODEL, precision="fp32").predict,
+        OURS_FP32: transformer.load(MODEL, precision="fp32").predict,
         PIPELINE: by_pipeline,
         PIPELINE_32: lambda texts: by_pipeline(texts, 32),
     }
@@ -70,7 +74,7 @@ def agreement(answers: dict[str, Floats]) -> dict[str, dict[str, float]]:
     truth, found = answers[PIPELINE], {}
     allowed = {
         EXPORTED: 1.0,
-        OURS: TOLERANCE["bf16" if model.has_bf16("cpu") else "fp32"],
+        OURS: TOLERANCE["bf16" if has_bf16("cpu") else "fp32"],
         OURS_FP32: TOLERANCE["fp32"],
     }
     for name, tolerance in allowed.items():
@@ -121,7 +125,7 @@ def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[fl
 
 def main() -> None:
     texts = tables.read_parquet(TWEETS)["raw"].tolist()
-    with model.threads(THREADS):
+    with threads(THREADS):
         labelling = ways()
         rates, answers = batches(labelling, texts[:COUNT])
         agreed = agreement(answers)
@@ -140,7 +144,7 @@ def main() -> None:
         found["p95"] = p95[name]
         del found["runs"]  # hundreds
     report = {
-        "machine": machine() | {"bf16": model.has_bf16("cpu")},
+        "machine": machine() | {"bf16": has_bf16("cpu")},
         "threads": THREADS,
         "tweets": len(texts[:COUNT]),
         "tweets_per_second": turns.summary(rates, ours=EXPORTED, higher_is_better=True),

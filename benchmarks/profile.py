@@ -31,8 +31,10 @@ from transformers import TrainerCallback
 from benchmarks import flame, load
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, peak, timed
-from tweets import errors, files, markdown, model, tables
-from tweets.dataset import TRAIN
+from tweets import errors, files, markdown
+from tweets.data import tables
+from tweets.data.dataset import TRAIN
+from tweets.model.device import threads
 
 RESULT = Path("benchmarks/results/profile.json")
 FLAMES = Path("profile")
@@ -58,7 +60,7 @@ SERVING = {
     "monitoring": r"\((serve/(monitoring|collection)|tweets/drift).py",
     "metrics": r"\(prometheus_client/|\(serve/metrics.py",
     "logs": r"\((logging|pythonjsonlogger)/|\(serve/logs.py",
-    "queue and batches": r"\(serve/(batching|models).py|\(tweets/exported.py",
+    "queue and batches": r"\(serve/(batching|models).py|\(tweets/model/exported.py",
     "limits of a request": r"\(serve/middleware.py|\(limits/",
     "routes": r"\((fastapi|starlette|anyio)/|\(serve/app.py",
     "HTTP": r"\(uvicorn/|\(serve/(connections|__main__).py",
@@ -173,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of the service")
     options = parser.parse_args()
     work = Work.load(device="cpu")
-    with model.threads(work.settings.threads):
+    with threads(work.settings.threads):
         trained = training(work, options.steps)
     served = serving(options.seconds)
     report = {"machine": machine(), "steps": options.steps, "training": trained, "serving": served}

@@ -15,9 +15,11 @@ from transformers import AutoTokenizer
 
 from stages.featurize import Featurize
 from stages.prepare import COLUMNS, Prepare
-from tweets import duplicates, encoder, files, params, repair, tables
-from tweets.dataset import SPLITS, TEST, TRAIN, VALID
-from tweets.text import Cleaning, clean
+from tweets import files, params
+from tweets.data import duplicates, repair, tables
+from tweets.data.dataset import SPLITS, TEST, TRAIN, VALID
+from tweets.model import pretrained
+from tweets.text.cleaning import CleaningSettings, clean
 
 Row = dict[str, Any]
 
@@ -90,7 +92,7 @@ def prepare() -> None:
     unique = one_of_each(rows)
     deal(group(unique), settings)
     kept = [row for row in unique if row["split"] == TRAIN or not row["conflict"]]
-    cleaning = Cleaning(normalise=settings.normalise, clean=settings.clean)
+    cleaning = CleaningSettings(normalise=settings.normalise, clean=settings.clean)
     for row, text in zip(kept, clean((row["raw"] for row in kept), cleaning), strict=True):
         row["text"] = text
     Path("data/prepared").mkdir(exist_ok=True)
@@ -102,7 +104,7 @@ def prepare() -> None:
 def featurize() -> None:
     settings = params.load("featurize", Featurize)
     labels = files.read_json(Path("data/raw/source.json"))["labels"]
-    tokenizer = encoder.from_pretrained(AutoTokenizer, settings.encoder, settings.revision)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, settings.encoder, settings.revision)
     tokenizer("", truncation=True, max_length=settings.max_length)
     backend = tokenizer.backend_tokenizer  # twice as fast as what is around it
     for name in SPLITS:

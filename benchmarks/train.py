@@ -44,9 +44,12 @@ from transformers import (
 from benchmarks import turns
 from benchmarks.machine import machine
 from stages import train
-from tweets import encode, encoder, errors, files, model, params
-from tweets.dataset import TRAIN, VALID
-from tweets.trainer import scores
+from tweets import errors, files, params
+from tweets.data.dataset import TRAIN, VALID
+from tweets.model import pretrained
+from tweets.model.device import Precision, choose_device, threads
+from tweets.model.trainer import scores
+from tweets.text import token_arrays
 
 RESULT = Path("benchmarks/results/train.json")
 OURS, DOCUMENTED, PADDED, PEAK = "this project", "Trainer as documented", "padded to 128", "peak"
@@ -85,7 +88,7 @@ class Work:
 
     settings: train.Train
     features: dict[str, Any]
-    split: dict[str, encode.Encoded]
+    split: dict[str, token_arrays.Encoded]
     device: str
 
     @classmethod
@@ -95,16 +98,16 @@ class Work:
         return cls(
             settings=settings,
             features=files.read_json(train.FEATURES / "features.json"),
-            split={name: encode.load(train.FEATURES / name) for name in (TRAIN, VALID)},
-            device=model.choose_device(settings.device),
+            split={name: token_arrays.load(train.FEATURES / name) for name in (TRAIN, VALID)},
+            device=choose_device(settings.device),
         )
 
 
-def part(encoded: encode.Encoded, count: int) -> encode.Encoded:
+def part(encoded: token_arrays.Encoded, count: int) -> token_arrays.Encoded:
     """Return `count` rows drawn by a fixed seed, or all where there are fewer."""
     rows = np.random.default_rng(0).permutation(len(encoded))[:count]
     ids = [encoded.row(index) for index in rows]
-    return encode.Encoded(
+    return token_arrays.Encoded(
         ids=np.concatenate(ids),
         offsets=np.cumsum([0, *map(len, ids)]),
         labels=encoded.labels[rows],
@@ -140,7 +143,7 @@ def theirs(work: Work, folder: Path, switches: dict[str, Any], pad_to: int | Non
         "use_cpu": work.device == "cpu",
     }
     return Trainer(
-        model=encoder.from_pretrained(AutoModelForSequenceClassification, *source, num_labels=labels),
+        model=pretrained.from_pretrained(AutoModelForSequenceClassification, *source, num_labels=labels),
         args=TrainingArguments(output_dir=str(folder), **{**documented, **switches}),
         train_dataset=rows[TRAIN],
         eval_dataset=rows[VALID],
@@ -194,7 +197,7 @@ def speed(build: Callable[[Work, Path], Trainer], work: Work, rows: int) -> Call
     return run
 
 
-def peak(device: str, precision: model.Precision) -> float:
+def peak(device: str, precision: Precision) -> float:
     """Return the floating-point operations per second of a matrix product as training has them: the median of 20."""
     dtype = torch.bfloat16 if train.in_bfloat16(precision, device) else torch.float32
     one = torch.randn(SIDE, SIDE, dtype=dtype, device=device)
@@ -263,7 +266,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     work = Work.load()
-    with model.threads(work.settings.threads):
+    with threads(work.settings.threads):
         found = measure(work, options.steps, options.rounds)
         peaks = found.pop(PEAK)
         flop = flop_per_tweet(work, options.steps * work.settings.batch_size)

@@ -24,9 +24,11 @@ from benchmarks import turns
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, silence, speed
 from stages import train
-from tweets import errors, files, model
-from tweets.dataset import VALID
-from tweets.trainer import TweetTrainer
+from tweets import errors, files
+from tweets.data.dataset import VALID
+from tweets.model import transformer
+from tweets.model.device import threads
+from tweets.model.trainer import TweetTrainer
 
 RESULT = Path("benchmarks/results/tricks.json")
 ALL = "all of them"
@@ -60,7 +62,7 @@ def trainings(work: Work, steps: int) -> dict[str, Callable[[], float]]:
         "without batches of like lengths": left_out(TweetTrainer, "_get_train_sampler", random_order, whole),
         "without bfloat16": changed(precision="fp32"),
         "without plain attention": left_out(train, "attention", lambda _: "sdpa", whole),
-        "without the short last layer": left_out(model, "read_first_token_only", lambda _: None, whole),
+        "without the short last layer": left_out(transformer, "read_first_token_only", lambda _: None, whole),
         "without frozen word vectors": changed(freeze_embeddings=False),
         "with dropout 0.1": changed(dropout=0.1),
     }
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     work = Work.load()
-    with model.threads(work.settings.threads):
+    with threads(work.settings.threads):
         found = {
             "training": turns.by_turns(trainings(work, options.steps), options.rounds),
             "evaluation": turns.by_turns(evaluations(work), options.rounds),

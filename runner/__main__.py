@@ -2,8 +2,8 @@
 
     python -m runner
 
-Settings come from TWEETS_* variables: see runner/settings.py. SIGTERM ends it and what it runs; the next start goes on
-with that, from the last checkpoint.
+Settings come from TWEETS_* variables: see runner/settings.py. SIGTERM ends it and what it runs; the next start resumes
+that from the last checkpoint.
 """
 
 import logging
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from repository import isolated
 from runner import app, overrides
-from runner.settings import Settings
+from runner.settings import RunnerSettings
 from runner.store import Queue
 from runner.workers import Workers
 from serve import logs
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> None:
-    chosen = read(Settings)
+    chosen = read(RunnerSettings)
     environment.check()
     root, folder = Path.cwd(), Path.cwd() / FOLDER
     isolated.check_identity(root)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def serve(
-    application: ASGIApp, workers: Workers, listener: socket.socket, chosen: Settings, metrics: RequestMetrics
+    application: ASGIApp, workers: Workers, listener: socket.socket, chosen: RunnerSettings, metrics: RequestMetrics
 ) -> None:
     """Answer until SIGTERM."""
     Protocol.receive_timeout, Protocol.send_timeout = chosen.receive_timeout, chosen.request_timeout

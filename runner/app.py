@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from repository import isolated
 from repository.git import git
 from runner import overrides
-from runner.settings import Settings
+from runner.settings import RunnerSettings
 from runner.store import Experiment, Full, State, Taken
 from runner.workers import Workers
 from serve import keys
@@ -76,7 +76,7 @@ async def authorised(
         raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
 
 
-def create(settings: Settings, workers: Workers, metrics: RequestMetrics) -> ASGIApp:
+def create(settings: RunnerSettings, workers: Workers, metrics: RequestMetrics) -> ASGIApp:
     """Return the application, which starts and stops the workers, and closes their queue.
 
     Raises UserError when the workers' checkout has no commit with the stages.

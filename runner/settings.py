@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from serve.settings import PREFIX, Count, Hash, Origin, Seconds
 
 
-class Settings(BaseSettings):
+class RunnerSettings(BaseSettings):
     """What an operator may set; without TWEETS_ADMIN_KEY there is no runner."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)

@@ -18,7 +18,7 @@ from serve import inference, keys, schemas
 from serve.middleware import Middleware
 from serve.refusals import Refused, answer_errors
 from serve.service import Service
-from serve.settings import Settings
+from serve.settings import ServiceSettings
 
 PAGE = Path(__file__).parent / "page"
 VERSION = "1.0.0"  # of this API; the model has its own
@@ -42,7 +42,7 @@ async def authorised(
     request.scope["state"]["log"]["key"] = keys.hashed(credentials.credentials)[:8]
 
 
-def create(settings: Settings) -> tuple[FastAPI, Middleware]:
+def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
     """Return the application, and the same within what holds for every request, which is what a server runs.
 
     Raises UserError when there is no model to serve.

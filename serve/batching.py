@@ -19,7 +19,7 @@ import numpy as np
 from serve.metrics import Metrics
 from serve.models import Served
 from serve.refusals import Refused
-from tweets.exported import Outputs
+from tweets.model.exported import Outputs
 
 FEW = 4  # texts; a batch of fewer takes longer than they do one by one
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from serve.settings import Settings
-from tweets import drift, exported, files, params
+from serve.settings import ServiceSettings
+from tweets import files, params
 from tweets.errors import UserError
+from tweets.evaluation import drift_statistics
+from tweets.model import exported
 
 OUTPUT = "models/onnx"  # as dvc.lock names it
 
@@ -28,7 +30,7 @@ class Served:
     commit: str | None  # of the checkout that serves it
     lock: dict[str, Any]
     card: dict[str, Any]
-    reference: drift.Reference
+    reference: drift_statistics.Reference
     written: float  # seconds since 1970, when the folder was
     batch_size: int
 
@@ -45,7 +47,7 @@ class Served:
         return self.model.outputs(texts, batch_size=self.batch_size)
 
 
-def load(settings: Settings) -> Served:
+def load(settings: ServiceSettings) -> Served:
     """Load the folder that the settings name.
 
     Raises UserError when it is not a whole, working exported model with a reference of its own.
@@ -66,9 +68,9 @@ def load(settings: Settings) -> Served:
     )
 
 
-def _reference(folder: Path) -> drift.Reference:
+def _reference(folder: Path) -> drift_statistics.Reference:
     path = folder / exported.REFERENCE
-    reference = params.build(drift.Reference, files.read_json(path), str(path))
+    reference = params.build(drift_statistics.Reference, files.read_json(path), str(path))
     model = files.sha256(folder / exported.MODEL)
     if reference.model != model:
         raise UserError(

@@ -19,9 +19,9 @@ import numpy as np
 from serve.collection import Collection, Row
 from serve.metrics import Metrics
 from serve.models import Served
-from serve.settings import Settings
-from tweets import drift
-from tweets.exported import Outputs
+from serve.settings import ServiceSettings
+from tweets.evaluation import drift_statistics
+from tweets.model.exported import Outputs
 
 WRITE = 0.5  # seconds between two looks at the queue: what a process that is killed may lose
 COMPARE = 5.0  # seconds between two comparisons with the reference
@@ -57,29 +57,29 @@ class Window:
 
     def __init__(self, served: Served) -> None:
         self.served, self.size = served, served.reference.window
-        self.comparison = drift.Comparison(served.reference.axes, served.reference.sample)
-        self._parts: deque[drift.Texts] = deque()
+        self.comparison = drift_statistics.Comparison(served.reference.axes, served.reference.sample)
+        self._parts: deque[drift_statistics.Texts] = deque()
         self.filled = 0
 
-    def add(self, texts: drift.Texts) -> None:
+    def add(self, texts: drift_statistics.Texts) -> None:
         """Take in the texts, and forget those that they push out."""
         self._parts.append(texts)
         self.filled += len(texts)
         while self.filled - len(self._parts[0]) >= self.size:
             self.filled -= len(self._parts.popleft())
 
-    def texts(self) -> drift.Texts | None:
+    def texts(self) -> drift_statistics.Texts | None:
         """Return the latest `size` texts; None before there are so many."""
         if self.filled < self.size:
             return None
-        texts = drift.concatenate(self._parts)
+        texts = drift_statistics.concatenate(self._parts)
         return texts.take(np.arange(len(texts) - self.size, len(texts)))
 
 
 class Monitoring:
     """The queue and its thread. `add` is for the event loop: it waits for nothing and cannot fail."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, served: Served) -> None:
+    def __init__(self, settings: ServiceSettings, metrics: Metrics, served: Served) -> None:
         """Open the collection, where one is asked for. Raises UserError when its folder cannot be written to."""
         self.metrics, self.keeps_text, self.looks_for_drift = metrics, settings.collect_text, settings.drift
         self.collection: Collection | None = None
@@ -165,7 +165,7 @@ class Monitoring:
         for _ in range(len(self._queue)):
             found = self._queue.popleft()
             self._taken += len(found.texts)
-            seen = drift.describe(found.texts, found.outputs)
+            seen = drift_statistics.describe(found.texts, found.outputs)
             if found.served is window.served:
                 window.add(seen)
             if self.collection:
@@ -211,7 +211,7 @@ class Monitoring:
             self.metrics.tell_accuracy(*found)
 
 
-def rows_of(found: Predicted, seen: drift.Texts, keeps_text: bool) -> list[Row]:
+def rows_of(found: Predicted, seen: drift_statistics.Texts, keeps_text: bool) -> list[Row]:
     labels = found.served.labels
     return [
         Row(

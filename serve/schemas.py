@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from serve.settings import Settings
+from serve.settings import ServiceSettings
+from tweets.text.blank import is_blank
 
 
 class Strict(BaseModel):
@@ -14,7 +15,7 @@ class Strict(BaseModel):
 
 
 def _not_blank(text: str) -> str:
-    if not text.strip():
+    if is_blank(text):
         raise ValueError("blank: needs at least one character that is not white space")
     return text
 
@@ -38,7 +39,7 @@ class InferWanted(Strict):
     parameters: dict[str, Any] = {}
 
 
-def requests(settings: Settings) -> tuple[type[BaseModel], type[BaseModel], type[BaseModel]]:
+def requests(settings: ServiceSettings) -> tuple[type[BaseModel], type[BaseModel], type[BaseModel]]:
     """Return the bodies of /predict, of /feedback and of an inference request, within the limits of the settings."""
     size = Field(min_length=1, max_length=settings.max_text_chars, json_schema_extra={"pattern": r"\S"})
     Text = Annotated[str, size, AfterValidator(_not_blank)]

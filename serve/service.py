@@ -14,9 +14,9 @@ from serve import models
 from serve.batching import Batcher
 from serve.monitoring import Monitoring
 from serve.refusals import Refused
-from serve.settings import Settings
+from serve.settings import ServiceSettings
 from tweets.errors import one_line
-from tweets.exported import Floats
+from tweets.model.exported import Floats
 
 log = logging.getLogger("serve")
 
@@ -24,7 +24,7 @@ log = logging.getLogger("serve")
 class Service:
     """One model, served: replaced by `reload`, asked by `predict`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.served = models.load(settings)
         self.batcher = Batcher(settings.batch_size, settings.queue_size)

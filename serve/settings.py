@@ -43,7 +43,7 @@ def _networks(value: str) -> str:
     return value
 
 
-class Settings(BaseSettings):
+class ServiceSettings(BaseSettings):
     """What an operator may set; `TWEETS_PORT` sets `port`, and so on."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, at most
     queue_size: Count = 2_000  # texts that may wait; with more, 503
 
-    max_text_chars: Count = 2_000  # the model reads a few hundred
+    max_text_chars: Count = 2_000  # fewer than fetch.max_chars: the longest that costs no other request time
     max_texts: Count = 1_000  # in a request
     max_body_bytes: Count = 4 * 2**20
     max_requests: Count = 1_000  # under way at once; with more, 503
@@ -91,9 +91,9 @@ class Settings(BaseSettings):
         return self
 
 
-def load() -> Settings:
+def load() -> ServiceSettings:
     """Return the service's settings, as `read` does."""
-    return read(Settings)
+    return read(ServiceSettings)
 
 
 def read(kind: type[S]) -> S:

@@ -2,8 +2,8 @@
 
     python -m stages.baseline
 
-Reads data/prepared. Writes models/baseline (no pickle; see tweets/tfidf.py) and metrics/baseline.json with its scores
-on the validation split.
+Reads data/prepared. Writes models/baseline (no pickle; see tweets/model/tfidf.py) and metrics/baseline.json with its
+scores on the validation split.
 """
 
 from pathlib import Path
@@ -15,9 +15,12 @@ from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from tweets import environment, errors, files, metrics, orphan, params, tables, tfidf
-from tweets.dataset import TRAIN, VALID
+from tweets import environment, errors, files, orphan, params
+from tweets.data import tables
+from tweets.data.dataset import TRAIN, VALID
 from tweets.errors import UserError, one_line
+from tweets.evaluation import metrics
+from tweets.model import tfidf
 
 # Of the gradient, where fitting ends. At scikit-learn's 1e-4 the last bits of the features, which NumPy's kernels round
 # otherwise on another processor, decide 39 labels of 5,153 test tweets; at 1e-6 none.

@@ -20,10 +20,15 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tables
-from tweets.dataset import TEST, hash_of_ids
+from tweets import environment, errors, files, orphan, params
+from tweets.data import tables
+from tweets.data.dataset import TEST, hash_of_ids
 from tweets.errors import UserError
-from tweets.text import HASHTAG, NEGATION, has_emoji
+from tweets.evaluation import behaviour, metrics
+from tweets.model import transformer
+from tweets.model.device import DeviceName, choose_device, threads
+from tweets.text import token_arrays
+from tweets.text.cleaning import HASHTAG, NEGATION, has_emoji
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,17 +51,19 @@ class Evaluate:
     bins: Count  # of the expected calibration error
     mistakes: Count
     batch_size: Count
-    device: model.DeviceName
+    device: DeviceName
     threads: Count
 
 
-def check_pipeline(folder: Path, texts: list[str], tokens: encode.Encoded, expected: Floats, labels: list[str]) -> None:
+def check_pipeline(
+    folder: Path, texts: list[str], tokens: token_arrays.Encoded, expected: Floats, labels: list[str]
+) -> None:
     """Raise UserError unless the folder, as `transformers.pipeline` loads it, is what was scored.
 
     Its tokenizer has to find the same tokens for all prepared texts, and it has to give the same probabilities for the
     first of them.
     """
-    from transformers import pipeline  # noqa: PLC0415  see the top of tweets/model.py
+    from transformers import pipeline  # noqa: PLC0415  see the top of tweets/model/transformer.py
 
     pipe = pipeline("text-classification", model=str(folder), device="cpu")
     found = pipe.tokenizer(texts, truncation=True)["input_ids"]
@@ -130,7 +137,7 @@ def score(
     }
 
 
-def behaviour_report(classifier: model.Classifier, tweets: list[str], settings: Evaluate) -> dict[str, Any]:
+def behaviour_report(classifier: transformer.Classifier, tweets: list[str], settings: Evaluate) -> dict[str, Any]:
     """Return the content of metrics/behaviour.json: the failure rate of all tests together, and each test's."""
 
     def predict(texts: Any) -> Floats:
@@ -222,17 +229,19 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("evaluate", Evaluate)
     folder = Path("models/transformer")
-    classifier = model.load(folder, model.choose_device(settings.device), "fp32")
+    classifier = transformer.load(folder, choose_device(settings.device), "fp32")
     labels = classifier.labels
     rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
-    tokens = encode.load(Path("data/features") / TEST)
+    tokens = token_arrays.load(Path("data/features") / TEST)
     truth, texts = np.asarray(tokens.labels), rows["text"].tolist()
-    with model.threads(settings.threads):
+    with threads(settings.threads):
         pad = classifier.tokenizer.pad_token_id
-        model_p = model.probabilities(classifier.model, tokens, pad, batch_size=settings.batch_size, progress=True)
+        model_p = transformer.probabilities(
+            classifier.model, tokens, pad, batch_size=settings.batch_size, progress=True
+        )
         check_pipeline(folder, texts, tokens, model_p, labels)
         tests = behaviour_report(classifier, rows["raw"].head(INVARIANCE_ROWS).tolist(), settings)
-    from tweets import tfidf  # noqa: PLC0415  scikit-learn, which no other score needs
+    from tweets.model import tfidf  # noqa: PLC0415  scikit-learn, which no other score needs
 
     base_p = tfidf.load(Path("models/baseline")).predict(texts)
     report = score(rows, truth, model_p, base_p, labels, settings)

@@ -28,9 +28,13 @@ from onnx import helper, numpy_helper
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from tweets import drift, environment, errors, exported, files, metrics, model, orphan, params, tables
-from tweets.dataset import TEST, TRAIN, VALID
+from tweets import environment, errors, files, orphan, params
+from tweets.data import tables
+from tweets.data.dataset import TEST, TRAIN, VALID
 from tweets.errors import UserError, one_line
+from tweets.evaluation import drift_statistics, metrics
+from tweets.model import exported, transformer
+from tweets.model.device import threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -151,7 +155,7 @@ def _to_int8(graph: onnx.ModelProto, weight: onnx.TensorProto, axis: int) -> onn
     )
 
 
-def write(folder: Path, classifier: model.Classifier) -> dict[str, int]:
+def write(folder: Path, classifier: transformer.Classifier) -> dict[str, int]:
     """Write what predicts into a new folder. Return the bytes of the model in each form.
 
     Raises UserError where the model has no tokenizer in one file, which a service without transformers needs.
@@ -164,13 +168,13 @@ def write(folder: Path, classifier: model.Classifier) -> dict[str, int]:
     group = quantise(graph)
     onnx.save(graph, folder / exported.MODEL)
     shutil.copy(SOURCE / "tokenizer.json", folder / exported.TOKENIZER)
+    shutil.copy(SOURCE / transformer.CLEANING, folder / exported.CLEANING)
     settings = {
         "labels": classifier.labels,
         "max_length": classifier.max_length,
         "pad": classifier.tokenizer.pad_token_id,
         "unknown": classifier.tokenizer.unk_token_id,
         "group": group,
-        "cleaning": files.read_json(SOURCE / model.CLEANING),
     }
     files.write_json(folder / exported.SETTINGS, settings)
     return {**sizes, "onnx_int8": (folder / exported.MODEL).stat().st_size}
@@ -187,6 +191,7 @@ def card(report: dict[str, Any]) -> dict[str, Any]:
         "confusion": files.read_json(plots / "confusion.json"),
         "reliability": files.read_json(plots / "reliability.json"),
         "export": report,
+        "metrics": [{"name": metric.name, "title": metric.title} for metric in metrics.METRICS],
     }
 
 
@@ -197,18 +202,18 @@ def compare(truth: npt.NDArray[np.int64], torch_p: Floats, int8_p: Floats) -> di
     return {**scores, "agreement": agreement}
 
 
-def reference(int8: exported.Exported, sha256: str, settings: Export) -> drift.Reference:
+def reference(int8: exported.Exported, sha256: str, settings: Export) -> drift_statistics.Reference:
     """Return what drift is measured against, from training and validation rows."""
     training, validation = (
         tables.read_parquet(Path(f"data/prepared/{split}.parquet"))["raw"] for split in (TRAIN, VALID)
     )
     training = training.sample(min(settings.axes_rows, len(training)), random_state=settings.seed)
     seen = [
-        drift.describe(texts, int8.outputs(texts, batch_size=settings.batch_size, progress=True))
+        drift_statistics.describe(texts, int8.outputs(texts, batch_size=settings.batch_size, progress=True))
         for texts in (training.tolist(), validation.tolist())
     ]
     with threadpool_limits(settings.threads):  # as in `model.threads`
-        return drift.reference(
+        return drift_statistics.reference(
             *seen,
             model=sha256,
             classes=len(int8.settings.labels),
@@ -239,10 +244,10 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("export", Export)
     rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
-    classifier = model.load(SOURCE, "cpu", "fp32")
+    classifier = transformer.load(SOURCE, "cpu", "fp32")
     truth = rows["label"].map(classifier.labels.index).to_numpy(np.int64)
     texts = rows["raw"].tolist()
-    with model.threads(settings.threads):
+    with threads(settings.threads):
         torch_p = classifier.predict(texts, batch_size=settings.batch_size, progress=True)
     with files.replacing(Path("models/onnx")) as folder:
         sizes = write(folder, classifier)

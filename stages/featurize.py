@@ -2,8 +2,8 @@
 
     python -m stages.featurize
 
-Reads data/prepared. Writes data/features: a folder of arrays for each split (see tweets/encode.py), the tokenizer, and
-features.json with what later stages need to know: labels, cleaning settings, encoder, maximum length.
+Reads data/prepared. Writes data/features: a folder of arrays for each split (see tweets/text/token_arrays.py), the
+tokenizer, and features.json with what later stages need to know: labels, encoder, maximum length.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tweets import encode, environment, errors, files, orphan, params, pieces, tokenizer
-from tweets.dataset import SPLITS
+from tweets import environment, errors, files, orphan, params
+from tweets.data import pieces
+from tweets.data.dataset import SPLITS
 from tweets.errors import UserError
+from tweets.model import tokenizer
+from tweets.text import token_arrays
 
 
 @params.section
@@ -39,12 +42,12 @@ def check(found: tokenizer.Loaded, settings: Featurize) -> None:
         )
 
 
-def featurize(path: Path, labels: list[str], found: tokenizer.Loaded) -> Iterator[encode.Encoded]:
+def featurize(path: Path, labels: list[str], found: tokenizer.Loaded) -> Iterator[token_arrays.Encoded]:
     """Yield the arrays of the rows of a split, piece by piece."""
     classes = {label: number for number, label in enumerate(labels)}
     for rows in pieces.read(path, ["text", "label", "confidence"]):
-        ids, offsets = encode.encode(found.encode, rows["text"].to_pylist())
-        yield encode.Encoded(
+        ids, offsets = token_arrays.encode(found.encode, rows["text"].to_pylist())
+        yield token_arrays.Encoded(
             ids=ids,
             offsets=offsets,
             labels=np.array([classes[label] for label in rows["label"].to_pylist()], np.int64),
@@ -56,21 +59,21 @@ def main() -> None:
     environment.check()
     orphan.end_with_parent()
     settings = params.load("featurize", Featurize)
-    prepared = files.read_json(Path("data/prepared/prepared.json"))
+    labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
     found = tokenizer.load(settings.encoder, settings.revision, settings.max_length)
     check(found, settings)
     with files.replacing(Path("data/features")) as folder:
         folder.mkdir()
         for name in SPLITS:
             path = Path(f"data/prepared/{name}.parquet")
-            encode.save(folder / name, featurize(path, prepared["labels"], found))
-            encoded = encode.load(folder / name)
+            token_arrays.save(folder / name, featurize(path, labels, found))
+            encoded = token_arrays.load(folder / name)
             cut = np.mean(encoded.lengths == settings.max_length)
             print(f"featurize: {name}: {len(encoded):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} cut")
             print(f"  {' '.join(found.tokens(encoded.row(0).tolist()))}")
         found.save(folder / "tokenizer")
         facts = {"encoder": settings.encoder, "revision": settings.revision, "max_length": settings.max_length}
-        files.write_json(folder / "features.json", {**prepared, **facts})
+        files.write_json(folder / "features.json", {"labels": labels, **facts})
 
 
 if __name__ == "__main__":

@@ -12,17 +12,21 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from tweets import environment, errors, files, orphan, params, sources
+from tweets import environment, errors, files, orphan, params
+from tweets.data import sources
 from tweets.errors import UserError
+from tweets.text.blank import is_blank
 
 
 @params.section
 class Fetch:
     """Section `fetch` of params.yaml."""
 
-    source: Literal["crowdflower", "covid19", "csv"]
+    source: sources.SourceName
     path: str  # covid19: the folder with its two files; csv: a file, a folder or a URL
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None  # csv, one file: what its bytes must hash to
+    sha256: (
+        Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    )  # of a source with one file: what its bytes must hash to
     max_chars: Annotated[int, Field(gt=0)]  # a longer text is an error: it is no tweet
     empty: Literal["error", "drop"]  # what to do about a row without text or label
     csv: sources.CsvColumns
@@ -30,14 +34,10 @@ class Fetch:
 
 def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the checked raw rows and the facts about their source. Raises UserError when a check fails."""
-    if settings.source == "crowdflower":
-        rows, labels, hashes = sources.crowdflower()
-    elif settings.source == "covid19":
-        rows, labels, hashes = sources.covid19(Path(settings.path))
-    else:
-        rows, labels, hashes = sources.table(settings.path, settings.csv)
-        check_hash(hashes, settings.sha256)
-    blank = rows[["text", "label"]].isna().any(axis=1) | (rows["text"].str.strip() == "")
+    source = sources.SOURCES[settings.source]
+    rows, labels, hashes = source.read(settings.path, settings.csv)
+    check_hash(hashes, settings.sha256)
+    blank = rows["text"].map(is_blank) | rows["label"].isna()
     dropped = int(blank.sum()) if settings.empty == "drop" else 0
     if dropped:
         rows = rows[~blank]
@@ -47,7 +47,7 @@ def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, Any]]:
         "labels": labels,
         "sha256": hashes,
         "dropped_empty": dropped,
-        "broken_encoding": settings.source == "crowdflower",
+        "broken_encoding": source.broken_encoding,
     }
     return rows.reset_index(drop=True), facts
 

@@ -23,11 +23,12 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from tweets import duplicates, environment, errors, files, orphan, params, pieces, repair
-from tweets.dataset import SPLITS, TEST, TRAIN, hash_of_ids
+from tweets import environment, errors, files, orphan, params
+from tweets.data import duplicates, pieces, repair
+from tweets.data.dataset import SPLITS, TEST, TRAIN, hash_of_ids
+from tweets.data.split import order, split
 from tweets.errors import UserError
-from tweets.split import order, split
-from tweets.text import Clean, Cleaning, Normalise, clean
+from tweets.text.cleaning import ClassicSteps, CleaningSettings, Normalise, clean
 
 Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
@@ -45,7 +46,7 @@ class Prepare:
     test: Share
     merge_labels: list[Pair]  # [from, to]; pairs, since -S cannot add keys to a mapping
     normalise: Normalise
-    clean: Clean
+    clean: ClassicSteps
 
 
 def merge(labels: list[str], merged: dict[str, str]) -> list[str]:
@@ -70,7 +71,7 @@ class Work:
     broken_encoding: bool
     merged: dict[str, str]
     labels: list[str]
-    cleaning: Cleaning
+    cleaning: CleaningSettings
     seed: int
 
 
@@ -246,7 +247,7 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("prepare", Prepare)
     source = files.read_json(Path("data/raw/source.json"))
-    cleaning = Cleaning(normalise=settings.normalise, clean=settings.clean)
+    cleaning = CleaningSettings(normalise=settings.normalise, clean=settings.clean)
     merged = dict(settings.merge_labels)
     labels = merge(source["labels"], merged)
     with files.replacing(Path("data/prepared")) as folder:

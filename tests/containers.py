@@ -33,7 +33,8 @@ from test_serve_process import TEXTS, free_port, keep_asking
 
 from serve import collection
 from serve.models import OUTPUT, directory_hash
-from tweets import exported, files
+from tweets import files
+from tweets.model import exported
 
 HOME = ROOT / ".cache/containers"
 BASE = HOME / "base.tar"

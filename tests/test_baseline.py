@@ -13,8 +13,9 @@ from conftest import ENVIRONMENT, LABELS, ROOT, made_up_tweets, set_param
 from sklearn.metrics import accuracy_score, f1_score
 
 from stages import baseline, fetch, prepare
-from tweets import params, tfidf
+from tweets import params
 from tweets.errors import UserError
+from tweets.model import tfidf
 
 
 @pytest.fixture

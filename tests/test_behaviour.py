@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tweets import behaviour
-from tweets.behaviour import Result
+from tweets.evaluation import behaviour
+from tweets.evaluation.behaviour import Result
 
 LABELS = ["negative", "neutral", "positive"]
 SIGNS = np.array([-1.0, 0.0, 1.0])

@@ -16,9 +16,10 @@ from packaging.requirements import Requirement
 
 import stages.train
 from benchmarks import dvc, environments, flame, imports, predict, profile, train, tricks, turns
-from tweets import model
 from tweets.errors import UserError
-from tweets.trainer import TweetTrainer
+from tweets.model import transformer
+from tweets.model.device import has_bf16
+from tweets.model.trainer import TweetTrainer
 
 pytestmark = pytest.mark.walk
 
@@ -97,7 +98,7 @@ def test_train_measures_each_way_and_the_time_to_a_score(
 def test_tricks_leaves_out_one_after_the_other(
     ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {owner: vars(owner).copy() for owner in (stages.train, TweetTrainer, model)}
+    before = {owner: vars(owner).copy() for owner in (stages.train, TweetTrainer, transformer)}
     used = set()
 
     def left_out(owner: Any, name: str, instead: Any, way: Callable[[], float]) -> Callable[[], float]:
@@ -202,12 +203,12 @@ def test_predict_compares_ours_with_the_pipeline(here: Path, capsys: pytest.Capt
     assert all(len(found["runs"]) == 2 and found["median"] > 0 for found in rates.values())
     assert all(found["low"] <= found["median"] <= found["p95"] <= found["high"] for found in alone.values())
     assert (report["tweets"], report["threads"]) == (8, 1)
-    assert report["machine"]["bf16"] is model.has_bf16("cpu")
+    assert report["machine"]["bf16"] is has_bf16("cpu")
     assert report["agreement_with_pipeline"][predict.OURS_FP32]["same_labels"] == 1
     assert report["agreement_with_pipeline"][predict.OURS_FP32]["largest_difference"] < 1e-4
     printed = capsys.readouterr().out
     assert set(re.findall(r"^\| (\w.*?) \|", printed, re.MULTILINE)) == names
-    assert "tweets.model, fp32: 100.00% of the labels are the pipeline's" in printed
+    assert "tweets.model.transformer, fp32: 100.00% of the labels are the pipeline's" in printed
 
 
 def test_another_answer_than_the_pipelines_is_refused(here: Path) -> None:

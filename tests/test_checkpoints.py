@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from tweets import checkpoints
 from tweets.errors import UserError
+from tweets.model import checkpoints
 
 HOLD = """
 import sys
@@ -111,7 +111,7 @@ def test_a_key_changes_with_the_code_that_is_imported_and_no_other(
 
 def test_the_code_in_a_key_is_that_of_stages_and_tweets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert Path("tweets/checkpoints.py") in checkpoints._code()
+    assert Path("tweets/model/checkpoints.py") in checkpoints._code()
     assert {path.parts[0] for path in checkpoints._code()} <= {"stages", "tweets"}
 
 

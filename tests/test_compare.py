@@ -85,7 +85,7 @@ def test_unchanged_results_are_reproduced(capsys: pytest.CaptureFixture[str]) ->
         "metrics/prepare.json: same bytes: ok",
         "data/features: same bytes: ok",
         "metrics/evaluate.json: score, committed, here, difference",
-        "  accuracy                   0.8000   0.8000  +0.0000  within 0.01: ok",
+        "  macro_f1                   0.7900   0.7900  +0.0000  within 0.01: ok",
     ]
     assert lines[-1] == "compare: reproduced"
     assert len([line for line in lines if line.endswith(": ok")]) == 4 + 6 + 3 + 3

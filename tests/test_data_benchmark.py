@@ -9,7 +9,7 @@ from conftest import made_up_tweets, set_param
 
 from benchmarks import data, row_by_row
 from stages import featurize, fetch, prepare
-from tweets import duplicates
+from tweets.data import duplicates
 from tweets.errors import UserError
 
 

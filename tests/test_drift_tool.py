@@ -16,10 +16,10 @@ from serve.collection import Collection
 from serve.metrics import Metrics
 from serve.models import Served
 from serve.monitoring import Predicted, rows_of
-from serve.settings import Settings
+from serve.settings import ServiceSettings
 from tools import drift as tool
-from tweets import drift
 from tweets.errors import UserError
+from tweets.evaluation import drift_statistics
 
 pytestmark = pytest.mark.xdist_group("drift")  # they share a clone
 
@@ -33,7 +33,7 @@ def folder(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
     monkeypatch.chdir(folder)
-    return models.load(Settings(threads=1))
+    return models.load(ServiceSettings(threads=1))
 
 
 def texts(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def test_drift_is_told_by_name_and_by_the_exit_status(folder: Path, tmp_path: Pa
     [line] = done.stdout.splitlines()
     assert line == "drift in capitals: 3 of 3 windows alarm; drift/report.html shows more"
     report = (folder / tool.REPORT).read_text()
-    for column in ("label", *drift.NUMBERS, "embedding, axis 1"):
+    for column in ("label", *drift_statistics.NUMBERS, "embedding, axis 1"):
         assert column in report
     assert "<script src=" not in report  # it opens without a network
 
@@ -96,7 +96,7 @@ def kept(served: Served, path: Path, said: list[str]) -> Path:
     """Keep the predictions for some texts as a service does; return the file."""
     outputs = served.predict(said)
     predicted = Predicted(served, "r", said, outputs, 0.0)
-    rows = rows_of(predicted, drift.describe(said, outputs), keeps_text=False)
+    rows = rows_of(predicted, drift_statistics.describe(said, outputs), keeps_text=False)
     collected = Collection(path, max_bytes=2**24, max_days=1, metrics=Metrics(waiting=lambda: 0))
     collected.write(rows, 0)
     collected.close()

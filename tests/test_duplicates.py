@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from tweets import duplicates
-from tweets.duplicates import RUN, groups, key, runs
+from tweets.data import duplicates
+from tweets.data.duplicates import RUN, groups, key, runs
 
 LONG = "the quick brown fox jumps over the lazy dog near the river"
 

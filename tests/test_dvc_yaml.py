@@ -31,14 +31,14 @@ def test_what_the_code_no_longer_reads_is_taken_out_and_what_it_reads_is_put_in(
     for name in ("stages", "tweets"):
         shutil.copytree(ROOT / name, tmp_path / name)
     text = (ROOT / "dvc.yaml").read_text()
-    wrong = text.replace("      - tweets/split.py\n", "      - tweets/gone.py\n").replace(
+    wrong = text.replace("      - tweets/data/split.py\n", "      - tweets/gone.py\n").replace(
         "      - train\n", "      - train.lr\n"
     )
     (tmp_path / "dvc.yaml").write_text(wrong)
     assert declared.pipeline(tmp_path) == text != wrong
     (tmp_path / "stages/fetch.py").write_text("from tweets import split, sources\n")
     fetch = yaml.safe_load(declared.pipeline(tmp_path))["stages"]["fetch"]
-    assert "tweets/split.py" in fetch["deps"]
+    assert "tweets/data/split.py" in fetch["deps"]
     assert "${fetch.path}" in fetch["deps"]
 
 

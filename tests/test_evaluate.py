@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_curve, recall_score
 
 from stages import baseline, evaluate, featurize, fetch, prepare, train
-from tweets import encode, model, tfidf
 from tweets.errors import UserError
+from tweets.model import tfidf, transformer
+from tweets.model.device import threads
+from tweets.text import token_arrays
 
 pytestmark = pytest.mark.xdist_group("evaluate")  # they share an evaluation
 
@@ -100,7 +102,7 @@ def rows_of_test() -> pd.DataFrame:
 def by_pipeline(texts: list[str], labels: list[str] = LABELS) -> npt.NDArray[np.float64]:
     """Return the probabilities, (N, K), that transformers.pipeline gives with the model folder."""
     pipe = transformers.pipeline("text-classification", model="models/transformer", device="cpu")
-    with model.threads(1):
+    with threads(1):
         found = [{s["label"]: s["score"] for s in scores} for scores in pipe(texts, top_k=None, truncation=True)]
     return np.array([[scores[label] for label in labels] for scores in found])
 
@@ -445,10 +447,10 @@ def test_a_folder_that_cuts_tweets_shorter_is_caught(copy: Path) -> None:
 
 def test_a_model_that_was_tampered_with_is_caught(copy: Path) -> None:
     folder, texts = Path("models/transformer"), rows_of_test()["text"].tolist()
-    tokens = encode.load(Path("data/features/test"))
-    classifier = model.load(folder, precision="fp32")
-    with model.threads(1):
-        scored = model.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=64)
+    tokens = token_arrays.load(Path("data/features/test"))
+    classifier = transformer.load(folder, precision="fp32")
+    with threads(1):
+        scored = transformer.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=64)
         evaluate.check_pipeline(folder, texts, tokens, scored, LABELS)
         weights = load_file(folder / "model.safetensors")
         weights["classifier.bias"] = weights["classifier.bias"] + torch.tensor([0.01, 0.0, 0.0])

@@ -19,8 +19,12 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from transformers import BertConfig, PreTrainedModel
 
 from stages import export
-from tweets import drift, encode, exported, files, model
+from tweets import files
 from tweets.errors import UserError
+from tweets.evaluation import drift_statistics
+from tweets.model import exported, transformer
+from tweets.model.device import threads
+from tweets.text import token_arrays
 
 pytestmark = pytest.mark.xdist_group("export")  # they share an export
 
@@ -60,8 +64,8 @@ def rows_of_test() -> pd.DataFrame:
 
 
 def by_pytorch(texts: list[str]) -> Floats:
-    with model.threads(1):
-        return model.load(export.SOURCE, "cpu", "fp32").predict(texts)
+    with threads(1):
+        return transformer.load(export.SOURCE, "cpu", "fp32").predict(texts)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -88,7 +92,7 @@ def test_it_predicts_as_pytorch_does_temperature_included(here: Path) -> None:
 
 def test_it_reads_the_tokens_that_training_read(here: Path) -> None:
     loaded = exported.load(ONNX, threads=1)
-    rows, tokens = rows_of_test(), encode.load(Path("data/features/test"))
+    rows, tokens = rows_of_test(), token_arrays.load(Path("data/features/test"))
     texts = [*rows["text"], "word " * 1000]
     found = [row.ids for row in loaded.tokenizer.encode_batch_fast(texts)]
     assert found[:-1] == [tokens.row(number).tolist() for number in range(len(rows))]
@@ -108,7 +112,7 @@ def test_an_embedding_is_the_mean_of_a_texts_vectors_halfway(here: Path) -> None
 
     texts = ["a great day", "awful", "the meeting is on tuesday in the long room"]
     found = exported.load(ONNX, threads=1).outputs(texts)
-    whole = model.load(export.SOURCE, "cpu", "fp32")
+    whole = transformer.load(export.SOURCE, "cpu", "fp32")
     for text, row in zip(texts, found, strict=True):
         tokens = whole.tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
@@ -124,12 +128,12 @@ def test_the_reference_is_of_this_model_and_of_validation(here: Path) -> None:
     made = json.loads((ONNX / exported.REFERENCE).read_text())
     rows = pd.read_parquet("data/prepared/valid.parquet")["raw"].tolist()
     loaded = exported.load(ONNX, threads=1)
-    seen = drift.describe(rows, loaded.outputs(rows))
+    seen = drift_statistics.describe(rows, loaded.outputs(rows))
     assert made["model"] == files.sha256(ONNX / exported.MODEL)
     assert made["window"] == len(rows) // 2
     assert made["sample"]["labels"] == pytest.approx(np.bincount(seen.labels, minlength=3) / len(rows), abs=1e-5)
-    assert made["sample"]["length"][:: drift.QUANTILES - 1] == [seen.length.min(), seen.length.max()]
-    assert set(made["thresholds"]) == set(drift.STATISTICS)
+    assert made["sample"]["length"][:: drift_statistics.QUANTILES - 1] == [seen.length.min(), seen.length.max()]
+    assert set(made["thresholds"]) == set(drift_statistics.STATISTICS)
 
 
 def test_the_metrics_are_those_of_the_test_split(here: Path) -> None:
@@ -257,7 +261,7 @@ def test_a_ruined_model_leaves_the_last_one_in_its_place(copy: Path, monkeypatch
 
 
 def test_a_slow_tokenizer_is_named(copy: Path) -> None:
-    classifier = model.load(export.SOURCE, "cpu", "fp32")
+    classifier = transformer.load(export.SOURCE, "cpu", "fp32")
     (export.SOURCE / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"no tokenizer\.json; only a model with a fast tokenizer can be exported"):
         export.write(copy / "out", classifier)

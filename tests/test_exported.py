@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from tweets import exported
 from tweets.errors import UserError
+from tweets.model import exported
 
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy", "nltk", "simplemma")
 

@@ -11,9 +11,10 @@ from conftest import LABELS, kill_stage, made_up_tweets, set_param
 from transformers import AutoTokenizer
 
 from stages import featurize, fetch, prepare
-from tweets import encode, pieces
-from tweets.dataset import SPLITS
+from tweets.data import pieces
+from tweets.data.dataset import SPLITS
 from tweets.errors import UserError
+from tweets.text import token_arrays
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_the_tokens_are_those_of_the_tokenizer_itself(prepared: Path, tiny_encod
     featurize.main()
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
     rows = pd.read_parquet(f"data/prepared/{name}.parquet")
-    found = encode.load(Path("data/features") / name)
+    found = token_arrays.load(Path("data/features") / name)
     expected = tokenizer(rows["text"].tolist(), truncation=True, max_length=32)["input_ids"]
     assert [found.row(index).tolist() for index in range(len(found))] == expected
     assert (int(found.lengths.max()), len(found)) == (32, len(rows))
@@ -44,7 +45,7 @@ def test_the_tokens_are_those_of_the_tokenizer_itself(prepared: Path, tiny_encod
 
 def test_the_arrays_are_memory_mapped_when_read(prepared: Path) -> None:
     featurize.main()
-    found = encode.load(Path("data/features/train"))
+    found = token_arrays.load(Path("data/features/train"))
     for array in (found.ids, found.offsets, found.labels, found.confidence):
         assert isinstance(array, np.memmap)
 
@@ -101,7 +102,7 @@ def test_the_stage_reports_tokens_and_how_many_tweets_were_cut(
     featurize.main()
     lines = capsys.readouterr().out.splitlines()
     report = next(line for line in lines if line.startswith("featurize: train"))
-    found = encode.load(Path("data/features/train"))
+    found = token_arrays.load(Path("data/features/train"))
     cut = np.mean(found.lengths == 32)
     assert 0 < cut < 1
     assert report == f"featurize: train: {len(found)} rows, {found.lengths.mean():.1f} tokens a row, {cut:.2%} cut"

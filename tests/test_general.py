@@ -14,7 +14,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, commit, made_up_tweets, run, wait_for
 
 from benchmarks import datasets, general
-from tweets import duplicates
+from tweets.data import duplicates
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.walk

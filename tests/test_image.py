@@ -73,7 +73,9 @@ def test_what_is_private_or_made_by_a_run_is_not_sent(path: str) -> None:
 def test_the_service_has_all_code_that_it_reaches() -> None:
     reached = declared.reached("serve.__main__", ROOT) | declared.reached("serve.health", ROOT)
     assert [file for file in reached if not is_below(file, copied("serve"))] == []
-    assert [file for file in declared.reached("tweets.exported", ROOT) if not is_below(file, copied("parts"))] == []
+    assert [
+        file for file in declared.reached("tweets.model.exported", ROOT) if not is_below(file, copied("parts"))
+    ] == []
 
 
 def test_the_pipeline_has_all_that_its_stages_depend_on() -> None:
@@ -99,7 +101,7 @@ def test_each_setting_of_the_image_and_of_compose_is_one_of_the_service() -> Non
         COMPOSE["services"]["serve"]["environment"]
     )
     assert set_here >= {"TWEETS_MODEL", "TWEETS_PORT", "TWEETS_COLLECT"}
-    assert {name.removeprefix("TWEETS_").lower() for name in set_here} <= set(settings.Settings.model_fields)
+    assert {name.removeprefix("TWEETS_").lower() for name in set_here} <= set(settings.ServiceSettings.model_fields)
 
 
 def test_what_compose_mounts_is_there_and_ports_are_open_to_this_machine_only() -> None:
@@ -139,6 +141,6 @@ def test_the_health_check_follows_the_service(reproduced: Path, tmp_path: Path) 
 
 
 def test_the_health_check_asks_the_port_that_the_service_has_by_itself() -> None:
-    assert f"'{settings.Settings.model_fields['port'].default}'" in (ROOT / "serve/health.py").read_text().replace(
-        '"', "'"
-    )
+    assert f"'{settings.ServiceSettings.model_fields['port'].default}'" in (
+        ROOT / "serve/health.py"
+    ).read_text().replace('"', "'")

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
-from tweets import metrics
+from tweets.evaluation import metrics
 
 # Four rows of two classes: right at 0.9, wrong at 0.6, right at 0.8, right at 0.7.
 TRUTH = np.array([0, 0, 1, 1])

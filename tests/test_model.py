@@ -15,10 +15,12 @@ import transformers
 from conftest import LABELS, default_cleaning, made_up_tweets
 from transformers import AutoModelForSequenceClassification
 
-from tweets import model, params, progress
-from tweets.encode import Encoded, encode
+from tweets import params, progress
 from tweets.errors import UserError
-from tweets.text import Cleaning, clean
+from tweets.model import transformer
+from tweets.model.device import DeviceName, choose_device, has_bf16, threads
+from tweets.text.cleaning import CleaningSettings, clean
+from tweets.text.token_arrays import Encoded, encode
 
 TEXTS = [*made_up_tweets(20)["text"], "short", "", "@you &amp; 😀 http://t.co/x " * 10]
 
@@ -32,7 +34,7 @@ def damaged(untrained_model: Path, tmp_path: Path) -> Path:
 
 
 def test_a_folder_that_was_written_is_read_back_whole(untrained_model: Path) -> None:
-    found = model.load(untrained_model)
+    found = transformer.load(untrained_model)
     assert found.labels == LABELS
     assert found.max_length == 32
     assert dataclasses.asdict(found.cleaning) == default_cleaning()
@@ -44,8 +46,8 @@ def test_the_weights_are_kept_as_safetensors_only(untrained_model: Path) -> None
 
 
 def test_a_tweet_is_cleaned_tokenised_and_cut_as_for_training(untrained_model: Path) -> None:
-    classifier = model.load(untrained_model, precision="fp32")
-    cleaned = clean(TEXTS, params.build(Cleaning, default_cleaning(), "cleaning"))
+    classifier = transformer.load(untrained_model, precision="fp32")
+    cleaned = clean(TEXTS, params.build(CleaningSettings, default_cleaning(), "cleaning"))
     inputs = classifier.tokenizer(cleaned, truncation=True, max_length=32, padding=True, return_tensors="pt")
     with torch.inference_mode():
         expected = classifier.model(**inputs).logits.double().softmax(-1).numpy()
@@ -68,9 +70,9 @@ def test_a_last_layer_that_reads_the_first_token_only_changes_no_logits(
         attention_probs_dropout_prob=dropout,
     ).eval()
     short = copy.deepcopy(plain)
-    model.read_first_token_only(short)
+    transformer.read_first_token_only(short)
     short = copy.deepcopy(short)  # a copy computes with its own weights
-    inputs = model.load(untrained_model).tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    inputs = transformer.load(untrained_model).tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     one, other = plain(**inputs).logits, short(**inputs).logits
     assert torch.allclose(one, other, atol=1e-5)
     assert one.std() > 0.1
@@ -84,7 +86,7 @@ def test_a_last_layer_that_reads_the_first_token_only_changes_no_logits(
 
 def test_a_last_layer_that_reads_the_first_token_only_has_its_dropout(untrained_model: Path) -> None:
     found = AutoModelForSequenceClassification.from_pretrained(untrained_model, attention_probs_dropout_prob=0.5)
-    model.read_first_token_only(found)
+    transformer.read_first_token_only(found)
     last = found.bert.encoder.layer[-1]
     vectors, mask = torch.randn(2, 4, 32), torch.ones(2, 1, 4, 4, dtype=torch.bool)
     last.eval()
@@ -98,35 +100,35 @@ def test_a_last_layer_that_reads_the_first_token_only_has_its_dropout(untrained_
 def test_an_encoder_that_is_not_bert_keeps_its_last_layer() -> None:
     config = transformers.DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
     found = transformers.DistilBertForSequenceClassification(config)
-    model.read_first_token_only(found)
+    transformer.read_first_token_only(found)
     assert found.distilbert.transformer.layer[-1](torch.randn(2, 4, 16)).shape == (2, 4, 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_the_size_of_a_batch_does_not_change_the_answer(untrained_model: Path, batch_size: int) -> None:
-    classifier = model.load(untrained_model, precision="fp32")
+    classifier = transformer.load(untrained_model, precision="fp32")
     assert np.abs(classifier.predict(TEXTS, batch_size=batch_size) - classifier.predict(TEXTS)).max() < 1e-6
 
 
 def test_the_rows_keep_their_order(untrained_model: Path) -> None:
-    classifier = model.load(untrained_model, precision="fp32")
+    classifier = transformer.load(untrained_model, precision="fp32")
     backwards = classifier.predict(TEXTS[::-1])
     assert np.abs(backwards[::-1] - classifier.predict(TEXTS)).max() < 1e-6
 
 
 def test_no_texts_have_no_probabilities(untrained_model: Path) -> None:
-    assert model.load(untrained_model).predict([]).shape == (0, 3)
+    assert transformer.load(untrained_model).predict([]).shape == (0, 3)
 
 
 def test_probabilities_are_those_of_rows_that_are_tokens_already(
     untrained_model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classifier = model.load(untrained_model, precision="fp32")
+    classifier = transformer.load(untrained_model, precision="fp32")
     ids, offsets = encode(classifier.tokens, clean(TEXTS, classifier.cleaning))
     rows = len(TEXTS)
     tokens = Encoded(ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.ones(rows, np.float32))
     capfd.readouterr()
-    found = model.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=8)
+    found = transformer.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=8)
     assert capfd.readouterr().err == ""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e-9)
     assert np.abs(found - classifier.predict(TEXTS, batch_size=8, progress=True)).max() < 1e-6
@@ -137,8 +139,8 @@ def test_probabilities_are_those_of_rows_that_are_tokens_already(
 
 
 def test_in_bfloat16_the_answers_are_those_of_float32_up_to_its_rounding(untrained_model: Path) -> None:
-    exact = model.load(untrained_model, precision="fp32").predict(TEXTS)
-    classifier = model.load(untrained_model, precision="bf16")
+    exact = transformer.load(untrained_model, precision="fp32").predict(TEXTS)
+    classifier = transformer.load(untrained_model, precision="bf16")
     found = classifier.predict(TEXTS)
     assert 0 < np.abs(found - exact).max() < ROUNDING
     assert np.ptp(exact, axis=0).max() > 2 * ROUNDING
@@ -150,7 +152,7 @@ def test_in_bfloat16_the_answers_are_those_of_float32_up_to_its_rounding(untrain
 
 
 def test_in_bfloat16_only_matrices_are_rounded(untrained_model: Path) -> None:
-    found = model.load(untrained_model, precision="bf16").model
+    found = transformer.load(untrained_model, precision="bf16").model
     assert found.classifier.weight.dtype is torch.bfloat16
     assert found.bert.embeddings.LayerNorm.weight.dtype is torch.float32
     assert found.bert.embeddings.word_embeddings.weight.dtype is torch.float32
@@ -160,9 +162,9 @@ def test_in_bfloat16_only_matrices_are_rounded(untrained_model: Path) -> None:
 def test_auto_is_bfloat16_where_the_hardware_has_it(
     untrained_model: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    monkeypatch.setattr(model, "has_bf16", lambda device: there)
-    assert (model.load(untrained_model).model.classifier.weight.dtype is torch.bfloat16) is there
-    assert model.load(untrained_model, precision="fp32").model.classifier.weight.dtype is torch.float32
+    monkeypatch.setattr(transformer, "has_bf16", lambda device: there)
+    assert (transformer.load(untrained_model).model.classifier.weight.dtype is torch.bfloat16) is there
+    assert transformer.load(untrained_model, precision="fp32").model.classifier.weight.dtype is torch.float32
 
 
 def edit(name: str, **changes: Any) -> Callable[[Path], None]:
@@ -212,8 +214,12 @@ def cut(name: str, size: int) -> Callable[[Path], None]:
         (write("tokenizer.json", "{"), ": a damaged model folder: "),
         (write("tokenizer.json", '{"version": "1.0"}'), ": a damaged model folder: "),
         (write("cleaning.json", "{"), "/cleaning.json: not JSON: "),
-        (write("cleaning.json", "[]"), "/cleaning.json = []: should be an object"),
-        (write("cleaning.json", "{}"), "/cleaning.json.normalise: missing; it needs a value; "),
+        (
+            write("cleaning.json", "[]"),
+            "/cleaning.json: not cleaning settings; it needs an object with the version of ",
+        ),
+        (write("cleaning.json", '{"clean": {}}'), "/cleaning.json: not cleaning settings; it needs an object with "),
+        (write("cleaning.json", '{"version": 1}'), "/cleaning.json: no normalise; it needs the steps to take"),
         (edit("cleaning.json", stem=True), "/cleaning.json.stem: unknown param"),
     ],
 )
@@ -222,7 +228,7 @@ def test_a_folder_that_is_damaged_is_refused_in_one_line(
 ) -> None:
     damage(damaged)
     with pytest.raises(UserError) as raised:
-        model.load(damaged)
+        transformer.load(damaged)
     assert str(raised.value).startswith(f"{damaged}{message}")
     assert "\n" not in str(raised.value)
 
@@ -232,7 +238,7 @@ def test_an_encoder_without_a_head_is_refused_where_transformers_draws_one_at_ra
 ) -> None:
     shutil.copy(tiny_encoder / "model.safetensors", damaged)
     with pytest.raises(UserError) as raised:
-        model.load(damaged)
+        transformer.load(damaged)
     assert str(raised.value) == f"{damaged}: a damaged model folder: no weights classifier.bias, classifier.weight"
 
 
@@ -240,7 +246,7 @@ def test_an_encoder_without_a_head_is_refused_where_transformers_draws_one_at_ra
 def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.txt").write_text("text")
     with pytest.raises(UserError, match=r"not a model folder: no config\.json, model\.safetensors, tokenizer\.json"):
-        model.load(tmp_path / name)
+        transformer.load(tmp_path / name)
 
 
 # Devices and threads
@@ -260,15 +266,15 @@ def test_auto_takes_the_fastest_device_that_is_there(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str
 ) -> None:
     there(monkeypatch, cuda=cuda, mps=mps)
-    assert model.choose_device("auto") == chosen
-    assert model.choose_device("cpu") == "cpu"
+    assert choose_device("auto") == chosen
+    assert choose_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, name: model.DeviceName) -> None:
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, name: DeviceName) -> None:
     there(monkeypatch, cuda=False, mps=False)
     with pytest.raises(UserError, match=f"^device = {name}: not there; this machine has cpu$"):
-        model.choose_device(name)
+        choose_device(name)
 
 
 def test_bfloat16_is_used_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,22 +284,22 @@ def test_bfloat16_is_used_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
         ({"avx2": True}, False),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
-        assert model.has_bf16("cpu") is expected
+        assert has_bf16("cpu") is expected
     for supported in (True, False):
         monkeypatch.setattr(
             torch.cuda,
             "is_bf16_supported",
             lambda including_emulation, found=supported: found and not including_emulation,
         )
-        assert model.has_bf16("cuda") is supported
-    assert model.has_bf16("mps") is False
+        assert has_bf16("cuda") is supported
+    assert has_bf16("mps") is False
 
 
 def test_the_number_of_threads_is_put_back_also_after_an_error() -> None:
     before = torch.get_num_threads()
 
     def fail() -> None:
-        with model.threads(before + 1):
+        with threads(before + 1):
             assert torch.get_num_threads() == before + 1
             raise ValueError("inside")
 

@@ -14,7 +14,8 @@ from conftest import LABELS, made_up_tweets, run
 from stages.evaluate import Evaluate
 from tools.noise import __main__ as noise
 from tools.noise import ceiling, label_issues, summary
-from tweets import duplicates, files, params
+from tweets import files, params
+from tweets.data import duplicates
 from tweets.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("noise")  # they share a report

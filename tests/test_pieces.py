@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT, wait_for
 
-from tweets import pieces
+from tweets.data import pieces
 from tweets.errors import UserError
 
 

@@ -68,7 +68,7 @@ def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Pa
 
 
 def test_a_changed_module_runs_the_stages_that_reach_it(clone: Path) -> None:
-    with (clone / "tweets/duplicates.py").open("a") as file:
+    with (clone / "tweets/data/duplicates.py").open("a") as file:
         file.write("\n# a comment\n")
     assert stages_run(run(clone, "dvc", "repro")) == ["prepare"]  # and none after it, since its outputs are the same
 

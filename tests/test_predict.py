@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import ENVIRONMENT, LABELS, ROOT, made_up_tweets
 
-from tweets import exported, model, predict, predict_file
+from tweets import predict, predict_file
 from tweets.errors import UserError
+from tweets.model import exported, transformer
 
 ROUNDING = 0.005  # of bfloat16 between the products, where the processor has it, in other batches
 ADDED = ["predicted", "p_negative", "p_neutral", "p_positive"]
@@ -155,7 +156,7 @@ def test_a_model_folder_of_either_kind_can_be_named(
 ) -> None:
     (here / folder).rename(here / "mine")
     is_exported = folder == predict.EXPORTED
-    classifier = exported.load(here / "mine", threads=1) if is_exported else model.load(here / "mine")
+    classifier = exported.load(here / "mine", threads=1) if is_exported else transformer.load(here / "mine")
     run(monkeypatch, "--model", "mine", *device, "What a day!")
     printed = capsys.readouterr()
     assert printed.out.endswith(

@@ -10,11 +10,11 @@ import pytest
 from conftest import LABELS, kill_stage, made_up_tweets, set_param
 
 from stages import fetch, prepare
-from tweets import pieces
-from tweets.dataset import SPLITS
-from tweets.duplicates import key
+from tweets.data import pieces
+from tweets.data.dataset import SPLITS
+from tweets.data.duplicates import key
+from tweets.data.split import order
 from tweets.errors import UserError
-from tweets.split import order
 
 CLEANING = {
     "normalise.encoding": False,

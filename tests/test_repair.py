@@ -2,7 +2,7 @@
 
 import pytest
 
-from tweets.repair import SEEN, damage, repair
+from tweets.data.repair import SEEN, damage, repair
 
 
 @pytest.mark.parametrize(

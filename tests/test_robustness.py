@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pytest
 from conftest import LABELS
 
-from tools import perturbations, robustness
-from tools.perturbations import Kind
-from tweets import exported
+from tools import robustness
 from tweets.errors import UserError
-from tweets.text import MENTION, URL
+from tweets.evaluation import perturbations
+from tweets.evaluation.perturbations import Kind
+from tweets.model import exported
+from tweets.text.cleaning import MENTION, URL
 
 TEXTS = [
     "Great flight with @united today, thanks! 😀 https://t.co/abcDEF",

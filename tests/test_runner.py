@@ -32,7 +32,7 @@ from repository import isolated
 from runner import overrides
 from runner.__main__ import Server
 from runner.app import create
-from runner.settings import Settings
+from runner.settings import RunnerSettings
 from runner.store import Full, Queue, Taken
 from runner.workers import INTERRUPTIONS, LOG_BYTES, Workers, _Interrupted
 from serve import keys
@@ -295,7 +295,7 @@ def test_a_worker_outlives_a_queue_that_cannot_be_read_for_a_moment(
 @pytest.fixture
 def client(workers: Workers) -> TestClient:
     """A client of the application whose workers do not run."""
-    application = create(Settings(admin_key=keys.hashed(KEY)), workers, RequestMetrics())
+    application = create(RunnerSettings(admin_key=keys.hashed(KEY)), workers, RequestMetrics())
     return TestClient(application, headers={"Authorization": f"Bearer {KEY}"})
 
 

@@ -16,17 +16,18 @@ from prometheus_client import Counter
 from serving import SECONDS
 from starlette.testclient import TestClient
 
-from serve import keys, logs, service, settings
+from serve import app, keys, logs, settings
 from serve.models import directory_hash
-from tweets import exported
+from serve.service import network
 from tweets.errors import UserError
+from tweets.model import exported
 
 TEXTS = ["What a great day, love it", "terrible and awful", "The meeting is on tuesday"]
 JSON = {"Content-Type": "application/json"}
 
 
 def client(folder: Path, **changed: Any) -> TestClient:
-    chosen = settings.Settings(model=folder, threads=1, **{"request_timeout": SECONDS, **changed})
+    chosen = settings.ServiceSettings(model=folder, threads=1, **{"request_timeout": SECONDS, **changed})
     return TestClient(app.create(chosen)[1], base_url="http://test", raise_server_exceptions=False)
 
 
@@ -340,7 +341,7 @@ def test_all_limits_hold(folder: Path) -> None:
 
 
 def test_what_finds_no_room_is_not_counted_against_the_rate(folder: Path) -> None:
-    made, requests = app.create(settings.Settings(model=folder, threads=1, rate_limit="5/minute"))
+    made, requests = app.create(settings.ServiceSettings(model=folder, threads=1, rate_limit="5/minute"))
     with TestClient(requests) as service:
         batcher = made.state.service.batcher
         batcher.waiting += batcher.queue_size
@@ -363,7 +364,7 @@ def test_what_finds_no_room_is_not_counted_against_the_rate(folder: Path) -> Non
     ],
 )
 def test_what_counts_as_one_client(address: str, client: str) -> None:
-    assert service.network(address) == client
+    assert network(address) == client
 
 
 def test_a_request_keeps_its_id(service: TestClient) -> None:
@@ -374,7 +375,7 @@ def test_a_request_keeps_its_id(service: TestClient) -> None:
 
 
 def test_a_broken_model_is_an_error_of_the_service(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made, requests = app.create(settings.Settings(model=folder, threads=1))
+    made, requests = app.create(settings.ServiceSettings(model=folder, threads=1))
 
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of order")

@@ -22,8 +22,10 @@ from serving import SECONDS, Running, predict, serving
 from serve import app, collection, models, monitoring, settings
 from serve.metrics import wilson
 from serve.monitoring import Monitoring
-from tweets import drift, exported, files
+from tweets import files
 from tweets.errors import UserError
+from tweets.evaluation import drift_statistics
+from tweets.model import exported
 
 TEXTS = ["what a great day, love it", "terrible and AWFUL", "the meeting is on tuesday"]
 
@@ -123,7 +125,7 @@ def test_feedback_that_cannot_be_is_told(service: Running, body: dict[str, Any],
 
 def started(folder: Path, **changed: Any) -> tuple[Any, Any]:
     """Return an application in this process, and its service."""
-    made = app.create(settings.Settings(model=folder, threads=1, **changed))[0]
+    made = app.create(settings.ServiceSettings(model=folder, threads=1, **changed))[0]
     return made, made.state.service
 
 
@@ -226,7 +228,7 @@ def test_drift_is_told_when_the_window_is_full(model: Path, tmp_path: Path) -> N
         wait_for(lambda: 'tweets_drift_statistic{feature="capitals"}' in metrics(running.url), SECONDS)
         found = metrics(running.url)
         kinds = ("statistic", "threshold")
-        for name in drift.STATISTICS:
+        for name in drift_statistics.STATISTICS:
             assert {f'tweets_drift_{kind}{{feature="{name}"}}' for kind in kinds} <= found.keys()
         value, limit = (found[f'tweets_drift_{kind}{{feature="capitals"}}'] for kind in kinds)
         assert value > limit

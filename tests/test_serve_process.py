@@ -21,7 +21,7 @@ import requests
 from conftest import wait_for
 from serving import SECONDS, Running, command, predict, serving
 
-from tweets import exported
+from tweets.model import exported
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("serve_process")]  # they share a service
 

@@ -7,15 +7,16 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import fsspec
 import pandas as pd
 import pytest
 
-from tweets import files, sources
+from tweets import files
+from tweets.data import sources
+from tweets.data.sources import CsvColumns
 from tweets.errors import UserError
-from tweets.sources import CsvColumns
 
 TABLE = pd.DataFrame({"text": ["a fine day", "late again", "café, open"], "label": ["good", "bad", "good"]})
 ROWS = [("0", "a fine day", "good"), ("1", "late again", "bad"), ("2", "café, open", "good")]
@@ -411,3 +412,17 @@ def test_rows_that_do_not_fit_are_refused_with_what_and_where(changes: dict[str,
 def test_no_rows_are_refused() -> None:
     with pytest.raises(UserError, match="the source has no rows; it needs at least two labels"):
         sources.check(raw()[:0], ["a", "b"], max_chars=5)
+
+
+def test_each_source_has_a_name_that_params_yaml_takes() -> None:
+    assert set(sources.SOURCES) == set(get_args(sources.SourceName))
+
+
+@pytest.mark.parametrize("name", sources.SOURCES)
+def test_each_source_gives_the_columns_of_raw_rows(name: sources.SourceName, covid: Path, tmp_path: Path) -> None:
+    TABLE.to_csv(tmp_path / "t.csv", index=False)
+    path = {"covid19": covid, "csv": tmp_path / "t.csv"}.get(name, tmp_path)
+    rows, labels, hashes = sources.SOURCES[name].read(str(path), columns())
+    assert list(rows.columns) == sources.COLUMNS
+    assert set(rows["label"]) <= set(labels)
+    assert hashes

@@ -4,9 +4,9 @@ import hashlib
 
 import pandas as pd
 
-from tweets import split as by_order
-from tweets.dataset import SPLITS
-from tweets.split import order
+from tweets.data import split as by_order
+from tweets.data.dataset import SPLITS
+from tweets.data.split import order
 
 
 def split(frame: pd.DataFrame, *, valid: float, test: float, seed: int) -> pd.Series:

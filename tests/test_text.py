@@ -1,22 +1,26 @@
 """`clean`: each option by itself, the order of the steps, and what stays as it is."""
 
+import dataclasses
+import json
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import emoji
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from tweets.stop_words import ENGLISH
-from tweets.text import (
+from tweets.errors import UserError
+from tweets.text import cleaning
+from tweets.text.cleaning import (
     INVISIBLE,
     MENTION,
     NEGATION,
     PIECE,
     URL,
-    Clean,
-    Cleaning,
+    ClassicSteps,
+    CleaningSettings,
     Normalise,
     clean,
     has_emoji,
@@ -27,6 +31,7 @@ from tweets.text import (
     stop_words,
     tokenise,
 )
+from tweets.text.stop_words import ENGLISH
 
 DEFAULTS: dict[str, Any] = {
     "encoding": True,
@@ -50,8 +55,8 @@ OFF = dict.fromkeys(("lowercase", "numbers", "punctuation", "stopwords", "emoji"
 ALL_PARTS = "RT @bob: I &amp; you #NoThanks ’99\u200b https://t.co/x 😍  !"
 
 
-def settings(normalise: dict[str, Any], **steps: bool) -> Cleaning:
-    return Cleaning(normalise=Normalise(**normalise), clean=Clean(**OFF | steps))
+def settings(normalise: dict[str, Any], **steps: bool) -> CleaningSettings:
+    return CleaningSettings(normalise=Normalise(**normalise), clean=ClassicSteps(**OFF | steps))
 
 
 def default(text: str, **changed: Any) -> str:
@@ -325,3 +330,56 @@ def test_tokenise_keeps_mentions_hashtags_and_emoticons_whole() -> None:
 def test_cleaning_twice_by_the_defaults_is_cleaning_once(text: str) -> None:
     once = clean([text], settings(DEFAULTS))
     assert clean(once, settings(DEFAULTS)) == once
+
+
+# The settings in a model's folder
+
+
+def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
+    chosen = settings(DEFAULTS, stem=True)
+    cleaning.save(tmp_path / "cleaning.json", chosen)
+    assert cleaning.load(tmp_path / "cleaning.json") == chosen
+
+
+def test_the_version_of_the_steps_changes_with_them() -> None:
+    """Where this fails, a step was added, renamed or taken out: raise VERSION, and write both here."""
+    steps = {group: sorted(hints) for group, hints in (("normalise", NOTHING), ("clean", OFF))}
+    assert dataclasses.asdict(settings(NOTHING)) == {"normalise": NOTHING, "clean": OFF}
+    assert (cleaning.VERSION, steps) == (
+        1,
+        {
+            "normalise": ["emoji", "encoding", "hashtags", "html", "mentions", "urls", "whitespace"],
+            "clean": ["emoji", "lemmatise", "lowercase", "numbers", "punctuation", "stem", "stopwords"],
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "step"), [*(("normalise", name) for name in NOTHING), *(("clean", name) for name in OFF)]
+)
+def test_a_step_that_an_older_folder_lacks_is_off(group: str, step: str, tmp_path: Path) -> None:
+    content: dict[str, dict[str, Any]] = {"normalise": dict(DEFAULTS), "clean": dict.fromkeys(OFF, True)}
+    del content[group][step]
+    (tmp_path / "cleaning.json").write_text(json.dumps({"version": 1, **content}))
+    found = dataclasses.asdict(cleaning.load(tmp_path / "cleaning.json"))
+    assert found[group].pop(step) == {"normalise": NOTHING, "clean": OFF}[group][step]
+    assert found[group] == content[group]
+
+
+def test_a_step_of_newer_code_is_refused_by_name(tmp_path: Path) -> None:
+    content = {"version": 7, "normalise": DEFAULTS, "clean": {**OFF, "slang": True}}
+    path = tmp_path / "cleaning.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as raised:
+        cleaning.load(path)
+    assert str(raised.value) == (
+        f"{path}: clean.slang is no step of version 1, which this code has; version 7 wrote it: take the code of the"
+        " model's commit, or a later one"
+    )
+
+
+def test_a_value_that_a_step_does_not_take_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cleaning.json"
+    path.write_text(json.dumps({"version": 1, "normalise": {**DEFAULTS, "urls": "shorten"}, "clean": OFF}))
+    with pytest.raises(UserError, match=r"cleaning\.json\.normalise\.urls = 'shorten'"):
+        cleaning.load(path)

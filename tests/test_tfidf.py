@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
 
-from tweets import tfidf
 from tweets.errors import UserError
-from tweets.tfidf import Baseline
+from tweets.model import tfidf
+from tweets.model.tfidf import Baseline
 
 TEXTS = ["I love it", "love love you", "I hate it", "hate this", "it is a fact", "a fact is it"]
 CLASSES = [2, 2, 0, 0, 1, 1]

@@ -13,8 +13,9 @@ from conftest import ROOT
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from tweets import encode, tokenizer
 from tweets.errors import UserError
+from tweets.model import tokenizer
+from tweets.text import token_arrays
 
 TEXTS = ["What a day! 😀 @someone", "", "[MASK] don't", "x" * 300, "GREAT café " * 40]
 
@@ -32,7 +33,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def tokens(found: tokenizer.Loaded) -> list[list[int]]:
-    ids, offsets = encode.encode(found.encode, TEXTS)
+    ids, offsets = token_arrays.encode(found.encode, TEXTS)
     return [row.tolist() for row in np.split(ids, offsets[1:-1])]
 
 

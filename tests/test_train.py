@@ -20,9 +20,10 @@ import yaml
 from conftest import ENVIRONMENT, LABELS, ROOT, set_param
 
 from stages import train
-from tweets import encode, files, params
+from tweets import files, params
 from tweets.errors import UserError
-from tweets.trainer import Curves, LengthOrder, Rows, row_weights, scores
+from tweets.model.trainer import Curves, LengthOrder, Rows, row_weights, scores
+from tweets.text import token_arrays
 
 OUTPUTS = ("models/transformer", "plots/train", "metrics/train.json")
 
@@ -154,8 +155,8 @@ def test_confidence_decides_the_result_only_with_a_power(ready: Path, reference:
 # Batches, scores and curves
 
 
-def encoded(rows: list[list[int]], labels: list[int]) -> encode.Encoded:
-    return encode.Encoded(
+def encoded(rows: list[list[int]], labels: list[int]) -> token_arrays.Encoded:
+    return token_arrays.Encoded(
         ids=np.array([token for row in rows for token in row], np.int32),
         offsets=np.cumsum([0, *map(len, rows)]),
         labels=np.array(labels),
@@ -248,7 +249,8 @@ def test_the_model_folder_is_one_that_transformers_loads_with_its_labels(ready: 
     [scores] = pipe(["what a day"], top_k=None)
     assert {score["label"] for score in scores} == set(LABELS)
     cleaning = json.loads(Path("models/transformer/cleaning.json").read_text())
-    assert cleaning == json.loads(Path("data/features/features.json").read_text())["cleaning"]
+    prepared = json.loads(Path("data/prepared/prepared.json").read_text())
+    assert cleaning == {"version": 1, **prepared["cleaning"]}
 
 
 def test_training_learns_what_the_words_say(ready: Path) -> None:

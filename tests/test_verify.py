@@ -92,7 +92,7 @@ def test_each_of_six_planted_faults_is_found(shared: Path) -> None:
     with (shared / "stages/fetch.py").open("a") as file:
         file.write("# stale\n")
     set_param(shared, "train.lr", 0.5)
-    change(shared / "dvc.yaml", "      - tweets/behaviour.py\n", "")
+    change(shared / "dvc.yaml", "      - tweets/evaluation/behaviour.py\n", "")
     storage, missing = object_of(shared, "data/mistakes.csv")
     storage.rm_file(missing)
     storage, of_folder = object_of(shared, "models/transformer/config.json")
@@ -105,8 +105,8 @@ def test_each_of_six_planted_faults_is_found(shared: Path) -> None:
     for number, words in enumerate(
         [
             "fetch: stages/fetch.py is not the one that dvc.lock has",
-            "evaluate: reads tweets/behaviour.py, which is not among its deps in dvc.yaml",
-            "evaluate: dvc.lock has tweets/behaviour.py among its deps, dvc.yaml has not",
+            "evaluate: reads tweets/evaluation/behaviour.py, which is not among its deps in dvc.yaml",
+            "evaluate: dvc.lock has tweets/evaluation/behaviour.py among its deps, dvc.yaml has not",
             "train: the param train.lr is 0.5, dvc.lock has 0.003",
             "data/mistakes.csv: not in the remote",
             "data/features/train/ids.npy: other content in the remote",
@@ -152,17 +152,17 @@ def test_a_stage_that_was_not_run_on_what_the_lock_has_of_the_one_before(clone: 
 
 def test_an_undeclared_module_that_a_stage_reaches(clone: Path) -> None:
     (clone / "tweets/lookup.py").write_text("WORDS = 3\n")
-    change(clone / "tweets/tfidf.py", "import numpy as np\n", "import numpy as np\n\nimport tweets.lookup\n")
+    change(clone / "tweets/model/tfidf.py", "import numpy as np\n", "import numpy as np\n\nimport tweets.lookup\n")
     found = in_lock(clone)
     for stage in ("baseline", "evaluate"):
         assert f"{stage}: reads tweets/lookup.py, which is not among its deps in dvc.yaml" in found
-        assert f"{stage}: tweets/tfidf.py is not the one that dvc.lock has" in found
+        assert f"{stage}: tweets/model/tfidf.py is not the one that dvc.lock has" in found
     assert len(found) == 4
 
 
 def test_an_undeclared_module_that_is_imported_relatively_or_from_elsewhere(clone: Path) -> None:
     (clone / "tweets/lookup.py").write_text("WORDS = 3\n")
-    with (clone / "tweets/tfidf.py").open("a") as file:
+    with (clone / "tweets/model/tfidf.py").open("a") as file:
         file.write("\nfrom . import lookup\nfrom .dataset import TEST\nfrom tools import results\n")
     found = in_lock(clone)
     for module in ("tweets/lookup.py", "tools/results.py", "tools/__init__.py"):

@@ -22,8 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from repository.git import git
 from serve.models import OUTPUT
-from tweets import errors, exported, files
+from tweets import errors, files
 from tweets.errors import UserError, one_line
+from tweets.model import exported
 
 TIMEOUT = 15  # seconds for an answer: the service gives itself 10
 PATIENCE = 60.0  # seconds until a new address, or new traffic, has reached all of a cloud's front ends

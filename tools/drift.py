@@ -23,10 +23,13 @@ from scipy.stats import binom
 
 from serve import models, settings
 from serve.collection import FILE
-from tweets import drift, errors, files, sources, tables
-from tweets.dataset import VALID
+from tweets import errors, files
+from tweets.data import sources, tables
+from tweets.data.dataset import VALID
 from tweets.errors import UserError, one_line
+from tweets.evaluation import drift_statistics
 from tweets.progress import track
+from tweets.text.blank import is_blank
 
 REPORT = Path("drift/report.html")
 DRIFT = 3  # the exit status
@@ -42,14 +45,14 @@ def check(rows: int, served: models.Served, where: str) -> None:
         raise UserError(f"{where}: {rows} texts; it needs {size}, as many as a window of the reference has")
 
 
-def describe(served: models.Served, texts: list[str]) -> drift.Texts:
+def describe(served: models.Served, texts: list[str]) -> drift_statistics.Texts:
     """Return what the model makes of texts, of which there is at least one."""
     parts = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
     tracked = track(parts, desc="predict", unit="batches")
-    return drift.concatenate(drift.describe(part, served.predict(part)) for part in tracked)
+    return drift_statistics.concatenate(drift_statistics.describe(part, served.predict(part)) for part in tracked)
 
 
-def collected(served: models.Served, path: Path) -> drift.Texts:
+def collected(served: models.Served, path: Path) -> drift_statistics.Texts:
     """Return what a service has kept of this model's predictions. Raises UserError when there are none."""
     query = (
         "SELECT label, confidence, length, unknown, capitals, embedding FROM predictions WHERE version = ? ORDER BY id"
@@ -67,7 +70,7 @@ def collected(served: models.Served, path: Path) -> drift.Texts:
         )
         raise UserError(f"{path}: no predictions of version {served.version}, which lies in models/onnx{others}")
     labels, confidence, length, unknown, capitals, embeddings = zip(*rows, strict=True)
-    return drift.Texts(
+    return drift_statistics.Texts(
         labels=np.array([served.labels.index(label) for label in labels]),
         confidence=np.array(confidence),
         length=np.array(length, np.float64),
@@ -86,16 +89,16 @@ def texts_of(path: str, column: str) -> list[str]:
     if column not in rows.columns:
         raise UserError(f"{path}: no column {column!r}; it has: {', '.join(map(str, rows.columns[:12]))} (--column)")
     texts: list[str] = rows[column].dropna().astype(str).tolist()
-    return [text for text in texts if text.strip()]
+    return [text for text in texts if not is_blank(text)]
 
 
-def alarming(served: models.Served, seen: drift.Texts) -> list[list[str]]:
+def alarming(served: models.Served, seen: drift_statistics.Texts) -> list[list[str]]:
     """Return what alarms in each window."""
     size = served.reference.window
-    comparison = drift.Comparison(served.reference.axes, served.reference.sample)
+    comparison = drift_statistics.Comparison(served.reference.axes, served.reference.sample)
     starts = [min(start, len(seen) - size) for start in range(0, len(seen), size)]
     windows = [seen.take(np.arange(start, start + size)) for start in starts]
-    return [drift.alarms(comparison.statistics(window), served.reference.thresholds) for window in windows]
+    return [drift_statistics.alarms(comparison.statistics(window), served.reference.thresholds) for window in windows]
 
 
 def verdict(found: list[list[str]], false_alarms: float) -> tuple[bool, str]:
@@ -108,11 +111,11 @@ def verdict(found: list[list[str]], false_alarms: float) -> tuple[bool, str]:
     return True, f"drift in {', '.join(name for name, _ in counts.most_common())}: {of}"
 
 
-def frame(served: models.Served, seen: drift.Texts) -> pd.DataFrame:
+def frame(served: models.Served, seen: drift_statistics.Texts) -> pd.DataFrame:
     """Return the texts as Evidently takes them: a column for each thing that is compared."""
     projected = served.reference.axes.project(seen.embeddings)
     axes = {f"embedding, axis {axis + 1}": projected[:, axis] for axis in range(min(AXES, projected.shape[1]))}
-    numbers = {name: getattr(seen, name) for name in drift.NUMBERS}
+    numbers = {name: getattr(seen, name) for name in drift_statistics.NUMBERS}
     return pd.DataFrame({"label": [served.labels[number] for number in seen.labels], **numbers, **axes})
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from benchmarks import drift, load, monitoring, turns
 from repository.git import git
 from tweets import errors, files, markdown
+from tweets.evaluation.metrics import METRICS
 from tweets.markdown import with_interval
 
 BENCHMARKS = Path("benchmarks/results")
-SCORES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "macro_recall": "macro-recall"}
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -23,11 +23,15 @@ def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     model, baseline = report["models"]
     differences = {found["score"]: found for found in report["transformer_minus_baseline"]}
     found = []
-    for name, title in SCORES.items():
-        both = [with_interval(scores[name], scores["intervals"][name]) for scores in (model, baseline)]
-        found.append((title, *both, with_interval(differences[name]["difference"], differences[name]["interval"], "+")))
-    for name, title in (("log_loss", "log loss"), ("calibration_error", "calibration error")):
-        found.append((title, f"{model[name]:.3f}", f"{baseline[name]:.3f}", f"{model[name] - baseline[name]:+.3f}"))
+    for metric in METRICS:
+        name = metric.name
+        if name in differences:
+            both = [with_interval(scores[name], scores["intervals"][name]) for scores in (model, baseline)]
+            difference = with_interval(differences[name]["difference"], differences[name]["interval"], "+")
+        else:
+            both = [f"{scores[name]:.3f}" for scores in (model, baseline)]
+            difference = f"{model[name] - baseline[name]:+.3f}"
+        found.append((metric.title, *both, difference))
     return found
 
 

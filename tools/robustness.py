@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from tools import perturbations
-from tweets import errors, exported, files, markdown, tables
-from tweets.behaviour import Predict
-from tweets.dataset import TEST
+from tweets import errors, files, markdown
+from tweets.data import tables
+from tweets.data.dataset import TEST
 from tweets.errors import UserError
+from tweets.evaluation import perturbations
+from tweets.evaluation.behaviour import Predict
+from tweets.model import exported
 from tweets.progress import track
 
 Floats = npt.NDArray[np.float64]

@@ -17,14 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tweets import errors, exported, files
+from tweets import errors, files
 from tweets.errors import UserError, rows_at
+from tweets.model import exported
+from tweets.text.blank import is_blank
 
 if TYPE_CHECKING:
-    from tweets import model
+    from tweets.model import transformer
+    from tweets.model.device import DeviceName
 
 EXPORTED, TRAINED = Path("models/onnx"), Path("models/transformer")
-MAX_CHARS = 10_000  # a longer text is no tweet
+MAX_CHARS = 10_000  # as fetch.max_chars in params.yaml: what training refuses is no tweet here either
 
 
 def arguments() -> argparse.Namespace:
@@ -59,13 +62,13 @@ def check(texts: Sequence[str | None], where: str) -> None:
     """Raise UserError for no texts, and for a text that is missing, blank or longer than MAX_CHARS."""
     if not texts:
         raise UserError(f"{where}: no rows; it needs at least one tweet")
-    if blank := [number for number, text in enumerate(texts) if text is None or not text.strip()]:
+    if blank := [number for number, text in enumerate(texts) if is_blank(text)]:
         raise UserError(f"{where}: no text in {rows_at(blank)}")
     if long := [number for number, text in enumerate(texts) if text and len(text) > MAX_CHARS]:
         raise UserError(f"{where}: over {MAX_CHARS:,} characters in {rows_at(long)}: that is no tweet")
 
 
-def load(folder: Path | None, device: "model.DeviceName") -> "exported.Exported | model.Classifier":
+def load(folder: Path | None, device: "DeviceName") -> "exported.Exported | transformer.Classifier":
     """Return the model in a folder of either kind; without a folder, the exported one, or else the trained one.
 
     Raises UserError when there is none, and when the device is not for it.
@@ -76,9 +79,10 @@ def load(folder: Path | None, device: "model.DeviceName") -> "exported.Exported 
             raise UserError(f"--device {device}: {folder} runs on the CPU only; `--model {TRAINED}` runs on others too")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return exported.load(folder, threads=cores, single=False)
-    from tweets import model  # noqa: PLC0415  torch and transformers, which the exported model does without
+    from tweets.model import transformer  # noqa: PLC0415  torch, which the exported model does without
+    from tweets.model.device import choose_device  # noqa: PLC0415  as above
 
-    return model.load(folder, model.choose_device(device))
+    return transformer.load(folder, choose_device(device))
 
 
 def default(device: str) -> Path:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tweets import files, sources
+from tweets import files
+from tweets.data import sources
 from tweets.errors import UserError
 from tweets.progress import track
 

@@ -388,10 +388,9 @@ function table(caption, head, body, textual = 1) {
 
 function scores(found) {
   const [trained] = found.evaluate.models, int8 = found.export.int8, three = (value) => value.toFixed(3);
-  const named = {macro_f1: "macro-F1", accuracy: "accuracy", macro_recall: "macro-recall", log_loss: "log loss", calibration_error: "calibration error"};
-  const body = Object.entries(named).map(([name, shown]) => {
+  const body = found.metrics.map(({name, title}) => {
     const interval = trained.intervals[name];
-    return [shown, three(int8[name]), three(trained[name]), interval ? `${three(interval[0])} to ${three(interval[1])}` : ""];
+    return [title, three(int8[name]), three(trained[name]), interval ? `${three(interval[0])} to ${three(interval[1])}` : ""];
   });
   return [
     element("h3", {}, "Scores"),

@@ -22,9 +22,13 @@ from stages import prepare
 from stages.evaluate import CONFIDENCE, Evaluate
 from tools.noise import ceiling, label_issues
 from tools.noise.summary import markdown
-from tweets import duplicates, errors, files, metrics, model, params, repair, tables, tfidf
-from tweets.dataset import SPLITS, TEST, TRAIN, VALID
+from tweets import errors, files, params
+from tweets.data import duplicates, repair, tables
+from tweets.data.dataset import SPLITS, TEST, TRAIN, VALID
 from tweets.errors import UserError
+from tweets.evaluation import metrics
+from tweets.model import tfidf, transformer
+from tweets.model.device import choose_device, threads
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,7 +72,7 @@ def read_copies(labels: list[str]) -> pd.DataFrame:
 def judge_all(rows: dict[str, pd.DataFrame], labels: list[str]) -> list[label_issues.Judged]:
     """Return the judged tweets of each model. The test rows get the columns transformer, baseline and flagged."""
     settings = params.load("evaluate", Evaluate)
-    classifier = model.load(Path("models/transformer"), model.choose_device(settings.device), "fp32")
+    classifier = transformer.load(Path("models/transformer"), choose_device(settings.device), "fp32")
     base = tfidf.load(Path("models/baseline"))
     for folder, known in (("models/transformer", classifier.labels), ("models/baseline", base.labels)):
         if known != labels:
@@ -76,7 +80,7 @@ def judge_all(rows: dict[str, pd.DataFrame], labels: list[str]) -> list[label_is
                 f"{folder}: has the labels {', '.join(known)}, data/prepared {', '.join(labels)}; `dvc repro`"
             )
     unseen = pd.concat([rows[VALID], rows[TEST]])
-    with model.threads(settings.threads):
+    with threads(settings.threads):
         found = classifier.predict(unseen["raw"].tolist(), batch_size=settings.batch_size, progress=True)
     judged = [label_issues.judge("transformer, validation and test", unseen, found)]
     rows[TEST] = rows[TEST].assign(
@@ -134,7 +138,9 @@ def second_annotation(
     alike = below_1.value_counts()
     report = {
         **total,
-        "intervals": {name: metrics.interval(metrics.SCORES[name](drawn)) for name in total},
+        "intervals": {
+            metric.name: metrics.interval(metric.compute(drawn)) for metric in metrics.OF_LABELS if metric.name in total
+        },
         "ceiling": list(ceiling.bounds(total["accuracy"], classes)),
         "texts": len(sizes),
         "pairs": _pairs(sizes),

@@ -38,7 +38,7 @@ from scipy.optimize import minimize
 from scipy.special import gammaln
 from scipy.stats import gamma
 
-from tweets import metrics
+from tweets.evaluation import metrics
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

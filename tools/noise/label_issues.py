@@ -22,7 +22,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from stages import baseline
-from tweets import duplicates, files, params
+from tweets import files, params
+from tweets.data import duplicates
 from tweets.progress import track
 
 Floats = npt.NDArray[np.float64]

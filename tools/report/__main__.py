@@ -28,13 +28,16 @@ from repository.git import git
 from tools import results
 from tools.report import charts
 from tweets import errors, files
+from tweets.data.sources import SOURCES
 from tweets.errors import UserError
+from tweets.evaluation.metrics import METRICS
 
 FOLDER = Path("report")
 MISTAKES = Path("data/mistakes.csv")
-METRICS = ("evaluate", "slices", "behaviour", "prepare")
+SHOWN_FILES = ("evaluate", "slices", "behaviour", "prepare")
 RESULTS = ("dvc.lock", "params.yaml", "metrics", "plots")  # what counts as a change of results
-BETTER = {"accuracy": 1, "f1": 1, "recall": 1, "loss": -1, "error": -1, "rate": -1}  # by a metric's last word
+# The sign of a change for the better, by how the name in metrics/*.json ends: `valid.loss`, `behaviour_failure_rate`.
+BETTER = {metric.name: 1 if metric.higher_is_better else -1 for metric in METRICS} | {"loss": -1, "failure_rate": -1}
 SHOWN = ["id", "label", "predicted", "probability", "annotator_confidence", "text"]  # of the mistakes
 LISTED = 10  # uncommitted changes
 # Anything that could mean something to GitHub's Markdown: marks, links, mentions.
@@ -94,7 +97,7 @@ def origin(repo: Repo) -> dict[str, Any]:
         "more_changes": len(changes[LISTED:]),
         "lock": files.sha256(lock),
         **state(repo.status()),
-        "source": source["source"] + (f" ({source['path']})" if source["source"] != "crowdflower" else ""),
+        "source": source["source"] + (f" ({source['path']})" if SOURCES[source["source"]].reads_path else ""),
         "hashes": [
             (out["path"], out.get("md5", "")) for stage in stages.values() for out in stage.get("outs", [])
             if out["path"].startswith(("data/", "models/"))
@@ -145,7 +148,7 @@ def meaning(name: str, change: dict[str, Any], interval: list[float] | None) -> 
         return "new"
     if old == new:
         return "same"
-    sign = BETTER.get(re.split(r"[._]", name)[-1])
+    sign = next((sign for end, sign in BETTER.items() if re.search(rf"(^|[ ._]){end}$", name)), None)
     if sign is None or "diff" not in change:
         return "changed"
     word = "better" if sign * change["diff"] > 0 else "worse"
@@ -215,7 +218,7 @@ def gather(revision: str | None) -> dict[str, Any]:
     """Return all that the report shows. Raises UserError for what is missing, a revision that is not there, no Git."""
     with Repo() as repo:
         chosen = choose_revision(repo, revision)
-        metrics = {name: files.read_json(Path(f"metrics/{name}.json")) for name in METRICS}
+        metrics = {name: files.read_json(Path(f"metrics/{name}.json")) for name in SHOWN_FILES}
         return {
             **metrics,
             "origin": origin(repo),

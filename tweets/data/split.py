@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from tweets.dataset import SPLITS, TEST, TRAIN, VALID
+from tweets.data.dataset import SPLITS, TEST, TRAIN, VALID
 
 
 def order(key: str, seed: int) -> int:

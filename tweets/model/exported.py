@@ -21,13 +21,15 @@ from tokenizers import Tokenizer
 from tweets import files, params
 from tweets.errors import UserError, one_line
 from tweets.progress import track
-from tweets.text import Cleaning, clean
+from tweets.text import cleaning
+from tweets.text.cleaning import CleaningSettings, clean
 
 if TYPE_CHECKING:
     import openvino
 
 MODEL = "model.onnx"
 SETTINGS = "settings.json"
+CLEANING = "cleaning.json"
 TOKENIZER = "tokenizer.json"
 CARD = "card.json"
 EXAMPLES = "examples.json"
@@ -45,7 +47,7 @@ Outputs = npt.NDArray[np.void]
 
 
 @params.section
-class Settings:
+class ModelSettings:
     """What it takes to go from a raw tweet to named probabilities, beside the model and the tokenizer."""
 
     labels: list[str]
@@ -53,7 +55,6 @@ class Settings:
     pad: int  # the token that fills a batch
     unknown: int  # the token of what the tokenizer does not know
     group: int  # values of a token that are quantised with one scale
-    cleaning: Cleaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class Exported:
     request: "openvino.InferRequest"  # for batches
     single: dict[int, "openvino.InferRequest"]  # for one text, by width, from the smallest
     tokenizer: Tokenizer
-    settings: Settings
+    settings: ModelSettings
+    cleaning: CleaningSettings
     dtype: np.dtype[np.void]  # of a text's outputs
 
     @property
@@ -81,7 +83,7 @@ class Exported:
 
         Of each text: `probabilities`, (K,); `embedding`, (D,); `tokens` and, of them, `unknown`: how many.
         """
-        encoded = self.tokenizer.encode_batch_fast(clean(texts, self.settings.cleaning))
+        encoded = self.tokenizer.encode_batch_fast(clean(texts, self.cleaning))
         tokens = [np.array(row.ids, np.int64) for row in encoded]
         order = sorted(range(len(tokens)), key=lambda number: -len(tokens[number]))
         result: Outputs = np.empty(len(tokens), self.dtype)
@@ -155,7 +157,7 @@ def load(folder: Path, *, threads: int, single: bool = True) -> Exported:
 def _checksums(path: Path) -> dict[str, str]:
     """Return the checksum of each file. Raises UserError when they do not cover the files of a model."""
     content = files.read_json(path)
-    needed = {MODEL, SETTINGS, TOKENIZER, CARD, EXAMPLES, REFERENCE}
+    needed = {MODEL, SETTINGS, CLEANING, TOKENIZER, CARD, EXAMPLES, REFERENCE}
     if not isinstance(content, dict) or content.keys() != needed:
         raise UserError(f"{path}: not the checksums that export writes; it needs those of {', '.join(sorted(needed))}")
     return content
@@ -178,7 +180,7 @@ def read(folder: Path, *, threads: int, single: bool = True) -> Exported:
 
     Raises UserError when OpenVINO cannot load the model.
     """
-    settings = params.build(Settings, files.read_json(folder / SETTINGS), str(folder / SETTINGS))
+    settings = params.build(ModelSettings, files.read_json(folder / SETTINGS), str(folder / SETTINGS))
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # noqa: BLE001  the library raises nothing more specific
@@ -204,4 +206,11 @@ def read(folder: Path, *, threads: int, single: bool = True) -> Exported:
         raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
     fields = [("probabilities", np.float64, len(settings.labels)), ("embedding", np.float32, size)]
     dtype = np.dtype([*fields, ("tokens", np.int32), ("unknown", np.int32)])
-    return Exported(request=request, single=of_width, tokenizer=tokenizer, settings=settings, dtype=dtype)
+    return Exported(
+        request=request,
+        single=of_width,
+        tokenizer=tokenizer,
+        settings=settings,
+        cleaning=cleaning.load(folder / CLEANING),
+        dtype=dtype,
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import emoji
 
-from tweets.text import MENTION, URL
+from tweets.text.cleaning import MENTION, URL
 
 KEPT = re.compile(f"({URL.pattern}|{MENTION.pattern})", re.IGNORECASE)
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a keyboard

@@ -12,8 +12,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tweets import encode, encoder, files
+from tweets import files
 from tweets.errors import UserError, one_line
+from tweets.model import pretrained
+from tweets.text import token_arrays
 
 SPECIAL = ("bos_token", "cls_token", "eos_token", "mask_token", "pad_token", "sep_token", "unk_token")
 NEEDED = ("pad_token", "unk_token")
@@ -23,7 +25,7 @@ NEEDED = ("pad_token", "unk_token")
 class Loaded:
     """A tokenizer that cuts at a maximum length."""
 
-    encode: Tokenizer | encode.InPython
+    encode: Tokenizer | token_arrays.InPython
     words: int  # in its vocabulary, special tokens left out
     pads: bool  # has a token for padding
     positions: int  # tokens that its encoder takes; -1: any number
@@ -33,7 +35,7 @@ class Loaded:
 
 def load(name: str, revision: str | None, max_length: int) -> Loaded:
     """Return the tokenizer of the encoder `name`. Raises UserError where it cannot be had."""
-    folder = Path(encoder.locate(name, revision))
+    folder = Path(pretrained.locate(name, revision))
     special, positions = _special_tokens(folder), _positions(folder)
     if special is None or positions is None:
         return _by_transformers(name, revision, max_length)
@@ -97,14 +99,14 @@ def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int
 def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded:
     from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  seconds: see above
 
-    tokenizer = encoder.from_pretrained(AutoTokenizer, name, revision)
-    config = encoder.from_pretrained(AutoConfig, name, revision)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, name, revision)
+    config = pretrained.from_pretrained(AutoConfig, name, revision)
     if tokenizer.is_fast:  # as in `_by_tokenizers`: neither is to be saved
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
     tokenizer.model_max_length = max_length
     return Loaded(
-        encode=encode.backend(tokenizer, max_length),
+        encode=token_arrays.backend(tokenizer, max_length),
         words=len(tokenizer) - len(tokenizer.all_special_tokens),
         pads=tokenizer.pad_token_id is not None,
         positions=getattr(config, "max_position_embeddings", -1),

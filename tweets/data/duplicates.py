@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tweets.text import MENTION, replace_urls
+from tweets.text.cleaning import MENTION, replace_urls
 
 RUN = 6
 RETWEET = re.compile(r"\b(?:rt|mt|via)\b(?=:?\s*@)", re.IGNORECASE)

@@ -4,29 +4,28 @@ transformers is imported where a model is loaded: a model's class costs twice wh
 param and a missing file need not wait for. See `python -m benchmarks.imports`.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 
-from tweets import encode, encoder, files, params
-from tweets.encode import Encoded
 from tweets.errors import UserError, one_line
+from tweets.model import pretrained
+from tweets.model.device import Precision, has_bf16
 from tweets.progress import track
-from tweets.text import Cleaning, clean
+from tweets.text import cleaning, token_arrays
+from tweets.text.cleaning import CleaningSettings, clean
+from tweets.text.token_arrays import Encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "bf16", "fp32"]
 CLEANING = "cleaning.json"
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", CLEANING)
 
@@ -37,8 +36,8 @@ class Classifier:
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
-    tokens: Tokenizer | encode.InPython  # of the tokenizer, for `encode`
-    cleaning: Cleaning
+    tokens: Tokenizer | token_arrays.InPython  # of the tokenizer, for `encode`
+    cleaning: CleaningSettings
     labels: list[str]
     max_length: int
 
@@ -46,7 +45,7 @@ class Classifier:
         """Return the probabilities of the labels for raw tweets, (N, K)."""
         if not texts:
             return np.empty((0, len(self.labels)))
-        ids, offsets = encode.encode(self.tokens, clean(texts, self.cleaning))
+        ids, offsets = token_arrays.encode(self.tokens, clean(texts, self.cleaning))
         rows = len(texts)
         encoded = Encoded(
             ids=ids, offsets=offsets, labels=np.zeros(rows, np.int64), confidence=np.zeros(rows, np.float32)
@@ -65,7 +64,7 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
         raise UserError(f"{folder}: not a model folder: no {', '.join(missing)}; `dvc repro` or `dvc pull` gives one")
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415  see the top
 
-    encoder.quiet()
+    pretrained.quiet()
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
@@ -76,7 +75,7 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
     if report["missing_keys"]:
         # transformers would draw these weights at random.
         raise UserError(f"{folder}: a damaged model folder: no weights {', '.join(sorted(report['missing_keys']))}")
-    cleaning = params.build(Cleaning, files.read_json(folder / CLEANING), str(folder / CLEANING))
+    settings = cleaning.load(folder / CLEANING)
     labels = [model.config.id2label[k] for k in range(model.config.num_labels)]
     model = model.to(device).eval()
     read_first_token_only(model)
@@ -85,8 +84,8 @@ def load(folder: Path, device: str = "cpu", precision: Precision = "auto") -> Cl
     return Classifier(
         model=model,
         tokenizer=tokenizer,
-        tokens=encode.backend(tokenizer, tokenizer.model_max_length),
-        cleaning=cleaning,
+        tokens=token_arrays.backend(tokenizer, tokenizer.model_max_length),
+        cleaning=settings,
         labels=labels,
         max_length=tokenizer.model_max_length,
     )
@@ -146,43 +145,12 @@ def _first_token(layer: Any, vectors: torch.Tensor, mask: torch.Tensor | None, *
 
 
 def save(
-    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", cleaning: dict[str, Any]
+    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", settings: CleaningSettings
 ) -> None:
     """Write the folder that `load` and `transformers.pipeline` read; the weights go as safetensors only."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    files.write_json(folder / CLEANING, cleaning)
-
-
-def choose_device(name: DeviceName) -> str:
-    """Return the device to compute on. Raises UserError when the one asked for is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
-    if not there[name]:
-        raise UserError(f"device = {name}: not there; this machine has {', '.join(d for d in there if there[d])}")
-    return name
-
-
-def has_bf16(device: str) -> bool:
-    """Tell whether the device computes bfloat16 in hardware; elsewhere it is slower than float32."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device == "cpu":
-        found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-    return False
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute on `count` threads of the CPU: their number decides the order of sums, and so the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    cleaning.save(folder / CLEANING, settings)
 
 
 @torch.inference_mode()

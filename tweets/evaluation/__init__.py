@@ -1,0 +1,1 @@
+"""How good a model is: scores, behaviour, what changes its answers, drift."""

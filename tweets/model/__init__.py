@@ -1,0 +1,1 @@
+"""Models: the transformer and how it is trained, its export, the baseline."""
