@@ -63,7 +63,7 @@ image-pipeline image-serve:
 	  --build-arg TWEETS_COMMIT=$$(git describe --always --dirty --abbrev=40 --exclude '*') .
 
 containers: setup-dev ## build both images with buildah, run and try them; needs Debian's buildah and debootstrap, and root
-	$(IN_VENV) pytest -s --durations=0 tests/containers.py
+	$(IN_VENV) pytest -s --durations=0 tests/deploy/containers.py
 
 ci-pull ci-repro ci-push ci-verify ci-test ci-report ci-data ci-model ci-tag: setup-dev ## steps of the jobs in .github/workflows
 	$(IN_VENV) python -m tools.ci $(@:ci-%=%)

@@ -12,7 +12,7 @@ the probability that the label at hand has the largest p. The mean confidence is
 annotators agree with the label, and too high for that, since the winner's share was picked for being the largest. With
 few votes the answer rests on the shape of the Dirichlet, and n is not in the data, so a range over n is what can be
 said. Where n differs from tweet to tweet, made-up votes put the ceiling between those of the smallest and the largest n
-(tests/test_noise.py).
+(tests/tools/test_noise.py).
 
 From copies. A tweet's words that were annotated twice have two labels of two panels. Let q be the panel's probabilities
 of the labels, and A the rate at which two panels agree, the mean of sum_k q_k². The ceiling is the mean of max_k q_k.

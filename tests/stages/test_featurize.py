@@ -1,0 +1,169 @@
+"""The stage featurize: tokens as the tokenizer gives them, and what an encoder must bring."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import AutoTokenizer
+
+from stages import featurize, fetch, prepare
+from tests.support.clones import kill_stage
+from tests.support.made_up import LABELS, made_up_tweets, set_param
+from tweets.data import pieces
+from tweets.data.dataset import SPLITS
+from tweets.errors import UserError
+from tweets.text import token_arrays
+
+
+@pytest.fixture
+def prepared(workspace: Path) -> Path:
+    """A workspace with prepared tweets, one without confidence and one longer than the maximum length."""
+    rows = made_up_tweets(240)
+    rows.loc[::7, "confidence"] = None
+    rows["text"] = [f"{text} {' '.join(f'w{n}x{m}' for m in range(n % 40))}" for n, text in enumerate(rows["text"])]
+    rows.to_csv("tweets.csv", index=False)
+    fetch.main()
+    prepare.main()
+    return workspace
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_the_tokens_are_those_of_the_tokenizer_itself(prepared: Path, tiny_encoder: Path, name: str) -> None:
+    featurize.main()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    rows = pd.read_parquet(f"data/prepared/{name}.parquet")
+    found = token_arrays.load(Path("data/features") / name)
+    expected = tokenizer(rows["text"].tolist(), truncation=True, max_length=32)["input_ids"]
+    assert [found.row(index).tolist() for index in range(len(found))] == expected
+    assert (int(found.lengths.max()), len(found)) == (32, len(rows))
+    assert [LABELS[number] for number in found.labels] == rows["label"].tolist()
+    np.testing.assert_array_equal(found.confidence, rows["confidence"].to_numpy(np.float32))
+    assert np.isnan(found.confidence).any()
+
+
+def test_the_arrays_are_memory_mapped_when_read(prepared: Path) -> None:
+    featurize.main()
+    found = token_arrays.load(Path("data/features/train"))
+    for array in (found.ids, found.offsets, found.labels, found.confidence):
+        assert isinstance(array, np.memmap)
+
+
+def test_what_later_stages_need_travels_with_the_features(prepared: Path, tiny_encoder: Path) -> None:
+    featurize.main()
+    facts = json.loads(Path("data/features/features.json").read_text())
+    assert facts == json.loads(Path("data/prepared/prepared.json").read_text()) | {
+        "encoder": str(tiny_encoder),
+        "revision": None,
+        "max_length": 32,
+    }
+    assert AutoTokenizer.from_pretrained("data/features/tokenizer").model_max_length == 32
+
+
+def test_the_same_rows_give_the_same_bytes(prepared: Path) -> None:
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("data/features").rglob("*.*")}
+
+    featurize.main()
+    before = written()
+    featurize.main()
+    assert written() == before
+    assert len(before) == 3 * 4 + 3
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_pieces_of_any_size_give_the_same_bytes(prepared: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    featurize.main()
+    whole = {path: path.read_bytes() for path in Path("data/features").rglob("*.*")}
+    monkeypatch.setattr(pieces, "PIECE", size)
+    featurize.main()
+    assert {path: path.read_bytes() for path in Path("data/features").rglob("*.*")} == whole
+
+
+def test_killed_halfway_it_leaves_the_old_features(prepared: Path) -> None:
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("data/features").rglob("*.*")}
+
+    featurize.main()
+    before = written()
+    set_param(prepared, "featurize.max_length", 16)
+    kill_stage("featurize", at="encode.load")
+    assert Path("data/.features.new/test/ids.npy").exists()  # it was at work
+    assert written() == before
+    featurize.main()
+    assert not Path("data/.features.new").exists()
+    assert written() != before
+
+
+def test_the_stage_reports_tokens_and_how_many_tweets_were_cut(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    featurize.main()
+    lines = capsys.readouterr().out.splitlines()
+    report = next(line for line in lines if line.startswith("featurize: train"))
+    found = token_arrays.load(Path("data/features/train"))
+    cut = np.mean(found.lengths == 32)
+    assert 0 < cut < 1
+    assert report == f"featurize: train: {len(found)} rows, {found.lengths.mean():.1f} tokens a row, {cut:.2%} cut"
+    assert lines[lines.index(report) + 1].startswith("  [CLS] ")
+
+
+def refusal() -> str:
+    with pytest.raises(UserError) as raised:
+        featurize.main()
+    assert not Path("data/features").exists()
+    return str(raised.value)
+
+
+@pytest.fixture
+def encoder(prepared: Path, tiny_encoder: Path) -> Path:
+    """A copy of the tiny encoder to break, as the encoder of the workspace."""
+    folder = prepared / "encoder"
+    shutil.copytree(tiny_encoder, folder)
+    set_param(prepared, "featurize.encoder", "encoder")
+    return folder
+
+
+def test_more_tokens_than_the_encoder_has_positions_are_refused(encoder: Path) -> None:
+    set_param(encoder.parent, "featurize.max_length", 65)
+    assert refusal() == "featurize.max_length = 65: encoder takes 64 at most"
+
+
+def test_an_encoder_without_a_limit_takes_any_length(encoder: Path) -> None:
+    """XLNet's positions are relative: transformers gives their number as -1."""
+    (encoder / "config.json").write_text('{"model_type": "xlnet"}')
+    featurize.main()
+    assert json.loads(Path("data/features/features.json").read_text())["encoder"] == "encoder"
+
+
+def test_a_folder_without_a_tokenizer_is_refused_where_transformers_makes_up_an_empty_one(encoder: Path) -> None:
+    (encoder / "tokenizer.json").unlink()
+    (encoder / "tokenizer_config.json").unlink()
+    assert refusal() == "featurize.encoder = encoder: its tokenizer has no words; it needs tokenizer.json"
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused(encoder: Path) -> None:
+    path = encoder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": None}))
+    assert refusal() == "featurize.encoder = encoder: its tokenizer has no padding token; it needs one"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("config.json", "{}"),
+        ("config.json", '{"model_type": "bert", "hidden_size": "wide"}'),
+        ("tokenizer.json", '{"version": "1.0"}'),
+        ("tokenizer.json", "{"),
+    ],
+)
+def test_a_damaged_encoder_is_refused_in_one_line(encoder: Path, file: str, content: str) -> None:
+    (encoder / file).write_text(content)
+    message = refusal()
+    assert message.startswith("featurize.encoder = encoder: cannot be loaded: ")
+    assert "\n" not in message

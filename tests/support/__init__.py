@@ -1,0 +1,1 @@
+"""What several tests share beside fixtures: made-up tweets, clones, servers that stand in for others."""
