@@ -3,8 +3,8 @@
     python -m stages.evaluate
 
 Reads data/prepared, data/features, models/transformer and models/baseline. Writes metrics/evaluate.json,
-metrics/slices.json and metrics/behaviour.json; plots/evaluate; and data/mistakes.csv, the most confident mistakes with
-their text, which DVC keeps out of Git.
+metrics/slices.json and metrics/behaviour.json; plots/evaluate; and, kept out of Git by DVC, data/mistakes.csv, the most
+confident mistakes with their text, and data/test_probabilities.npy, (N, K).
 
 The model is used as the folder that a user loads: the stage makes sure that `transformers.pipeline` finds the tokens
 that are scored here, and gives the same probabilities.
@@ -25,7 +25,7 @@ from tweets.data import tables
 from tweets.data.dataset import TEST, hash_of_ids
 from tweets.errors import UserError
 from tweets.evaluation import behaviour, metrics
-from tweets.model import transformer
+from tweets.model import tfidf, transformer
 from tweets.model.device import DeviceName, choose_device, threads
 from tweets.text import token_arrays
 from tweets.text.cleaning import HASHTAG, NEGATION, has_emoji
@@ -127,7 +127,7 @@ def score(
         models.append({"model": name, **found, "intervals": interval, "labels": per_label})
     mcnemar = differences.pop("mcnemar")
     return {
-        **metrics.headline(truth, model_p, bins=settings.bins),
+        **{metric.name: models[0][metric.name] for metric in metrics.METRICS},
         "baseline_macro_f1": models[1]["macro_f1"],
         "rows": len(rows),
         "test_ids": hash_of_ids(rows["id"]),
@@ -241,12 +241,12 @@ def main() -> None:
         )
         check_pipeline(folder, texts, tokens, model_p, labels)
         tests = behaviour_report(classifier, rows["raw"].head(INVARIANCE_ROWS).tolist(), settings)
-    from tweets.model import tfidf  # noqa: PLC0415  scikit-learn, which no other score needs
-
     base_p = tfidf.load(Path("models/baseline")).predict(texts)
     report = score(rows, truth, model_p, base_p, labels, settings)
     with files.replacing(Path("plots/evaluate")) as staged:
         write_plots(staged, truth, model_p, base_p, labels, settings.bins)
+    with files.replacing(Path("data/test_probabilities.npy")) as staged, staged.open("wb") as file:
+        np.save(file, model_p)
     with files.replacing(Path("data/mistakes.csv")) as staged:
         # All text in quotes: pandas sets none around a lone carriage return, which ends a row when it is read.
         found = mistakes(rows, truth, model_p, labels, settings.mistakes)

@@ -2,9 +2,9 @@
 
     python -m stages.export
 
-Reads data/prepared and models/transformer, and for the model's card data/raw, plots/evaluate and the metrics of prepare
-and evaluate. Writes models/onnx and metrics/export.json. Fails when the exported model scores otherwise than PyTorch on
-the test split or gives other labels, by more than the params allow.
+Reads data/prepared, models/transformer and data/test_probabilities.npy; for the model's card also data/raw,
+plots/evaluate and the metrics of prepare and evaluate. Writes models/onnx and metrics/export.json. Fails when the
+exported model scores otherwise than PyTorch on the test split or gives other labels, by more than the params allow.
 
 The weights of all products with tokens are int8, a scale for each output; so are the word vectors, a scale for each
 word. The head stays in float32, and with it the temperature that calibrates it: it takes one vector of each text, which
@@ -34,7 +34,6 @@ from tweets.data.dataset import TEST, TRAIN, VALID
 from tweets.errors import UserError, one_line
 from tweets.evaluation import drift_statistics, metrics
 from tweets.model import exported, transformer
-from tweets.model.device import threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -195,6 +194,21 @@ def card(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_probabilities(rows: int, labels: int) -> Floats:
+    """Return the probabilities that the trained model gave the test rows, (N, K), as evaluate wrote them.
+
+    Raises UserError when they are missing, or are not those of these rows.
+    """
+    path = Path("data/test_probabilities.npy")
+    try:
+        probabilities: Floats = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}; `dvc repro evaluate` writes it") from None
+    if probabilities.shape != (rows, labels):
+        raise UserError(f"{path}: is {probabilities.shape}, needs {(rows, labels)}; `dvc repro evaluate` writes it")
+    return probabilities
+
+
 def compare(truth: npt.NDArray[np.int64], torch_p: Floats, int8_p: Floats) -> dict[str, Any]:
     """Return the scores of both models, and the share of the rows to which they give the same label."""
     agreement = float(np.mean(torch_p.argmax(1) == int8_p.argmax(1)))
@@ -212,7 +226,7 @@ def reference(int8: exported.Exported, sha256: str, settings: Export) -> drift_s
         drift_statistics.describe(texts, int8.outputs(texts, batch_size=settings.batch_size, progress=True))
         for texts in (training.tolist(), validation.tolist())
     ]
-    with threadpool_limits(settings.threads):  # as in `model.threads`
+    with threadpool_limits(settings.threads):  # as `device.threads` does it for PyTorch
         return drift_statistics.reference(
             *seen,
             model=sha256,
@@ -247,8 +261,7 @@ def main() -> None:
     classifier = transformer.load(SOURCE, "cpu", "fp32")
     truth = rows["label"].map(classifier.labels.index).to_numpy(np.int64)
     texts = rows["raw"].tolist()
-    with threads(settings.threads):
-        torch_p = classifier.predict(texts, batch_size=settings.batch_size, progress=True)
+    torch_p = test_probabilities(len(rows), len(classifier.labels))
     with files.replacing(Path("models/onnx")) as folder:
         sizes = write(folder, classifier)
         int8 = exported.read(folder, threads=settings.threads)

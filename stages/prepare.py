@@ -221,8 +221,11 @@ def second_pass(folder: Path, rows: pd.DataFrame, spool: pieces.Spool) -> None:
                 table.add(texts.filter(pa.array(part["split"] == name)))
 
 
-def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Write the three tables into the folder. Return the rows kept, in numbers, and what was counted."""
+def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, Counts, dict[str, Any]]:
+    """Write the three tables into the folder.
+
+    Return the rows kept, in numbers; how many each split has of each label, (splits, labels); and the metrics.
+    """
     rows, spool = all_rows(work)
     rows_in = len(rows)
     rows = drop_copies(rows)
@@ -239,7 +242,7 @@ def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, 
     for _, texts in spool.read(rows.head(3), ["label", "text"]):
         for row in texts.to_pylist():
             print(f"  {row['label']}: {row['text'][:100]}")
-    return rows, report
+    return rows, counts, report
 
 
 def main() -> None:
@@ -261,11 +264,11 @@ def main() -> None:
                 cleaning=cleaning,
                 seed=settings.seed,
             )
-            kept, report = prepare(folder, work, settings)
+            kept, counts, report = prepare(folder, work, settings)
         files.write_json(folder / "prepared.json", {"labels": labels, "cleaning": dataclasses.asdict(cleaning)})
     with files.replacing(Path("plots/prepare")) as folder:
         folder.mkdir()
-        files.write_json(folder / "labels.json", label_shares(count_labels(kept, labels), labels))
+        files.write_json(folder / "labels.json", label_shares(counts, labels))
         files.write_json(folder / "lengths.json", lengths(kept))
     files.write_json(Path("metrics/prepare.json"), report)
 

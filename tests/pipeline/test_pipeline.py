@@ -41,7 +41,7 @@ def test_a_changed_comment_in_an_unrelated_file_runs_nothing(clone: Path) -> Non
 
 
 def test_a_changed_module_makes_stale_exactly_the_stages_that_reach_it(clone: Path) -> None:
-    # One module for each set of stages that reach it: dvc.yaml declares the others alike (tests/pipeline/test_dvc_yaml.py).
+    # One module for each set of stages that reach it: dvc.yaml declares the others alike (see test_dvc_yaml.py).
     code = {stage: declared.code(stage, ROOT) for stage in STAGES}
     reached_by = {
         frozenset(stage for stage in STAGES if module in code[stage]): module

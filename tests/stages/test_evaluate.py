@@ -26,7 +26,7 @@ from tweets.text import token_arrays
 pytestmark = pytest.mark.xdist_group("evaluate")  # they share an evaluation
 
 Piped = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-OUTPUTS = ("data/mistakes.csv", "metrics", "plots/evaluate")
+OUTPUTS = ("data/mistakes.csv", "data/test_probabilities.npy", "metrics", "plots/evaluate")
 
 
 def trained_workspace(folder: Path, encoder: Path, rows: pd.DataFrame, **settings: Any) -> Path:

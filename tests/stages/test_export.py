@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,29 @@ def test_a_ruined_model_leaves_the_last_one_in_its_place(copy: Path, monkeypatch
     assert [path.name for path in Path("models").iterdir() if path.name.startswith(".onnx")] == []
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def of_other_rows(path: Path) -> None:
+    np.save(path, np.ones((3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(Path.unlink, "cannot be read: "), (cut, "cannot be read: "), (of_other_rows, r"is \(3, 3\), needs \(36, 3\)")],
+)
+def test_probabilities_that_evaluate_did_not_write_for_these_rows_are_refused(
+    copy: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    path = Path("data/test_probabilities.npy")
+    damage(path)
+    before = contents(ONNX)
+    with pytest.raises(UserError, match=rf"data/test_probabilities\.npy: {message}.*; `dvc repro evaluate` writes it"):
+        export.main()
+    assert contents(ONNX) == before
+
+
 def test_a_slow_tokenizer_is_named(copy: Path) -> None:
     classifier = transformer.load(export.SOURCE, "cpu", "fp32")
     (export.SOURCE / "tokenizer.json").unlink()
@@ -285,5 +309,12 @@ def test_an_architecture_that_cannot_be_exported_is_named(here: Path) -> None:
 def test_sealed_files_are_all_there_is(here: Path) -> None:
     sealed = files.read_json(ONNX / exported.CHECKSUMS)
     assert sealed == {name: files.sha256(ONNX / name) for name in contents(ONNX) if name != exported.CHECKSUMS}
-    names = {"card.json", "examples.json", "model.onnx", "reference.json", "settings.json", "tokenizer.json"}
-    assert sealed.keys() == names
+    assert sealed.keys() == {
+        "card.json",
+        "cleaning.json",
+        "examples.json",
+        "model.onnx",
+        "reference.json",
+        "settings.json",
+        "tokenizer.json",
+    }
