@@ -244,12 +244,12 @@ def test_the_table_and_the_file_of_all_sets(
     assert json.loads(general.RESULT.read_text())["sets"] == [done]
 
 
-def test_readme_shows_the_table_of_the_committed_file() -> None:
+def test_docs_show_the_table_of_the_committed_file() -> None:
     found = json.loads((ROOT / general.RESULT).read_text())["sets"]
-    readme = (ROOT / "README.md").read_text()
-    assert general.table(found) in readme
+    page = (ROOT / "docs/quality.md").read_text()
+    assert general.table(found) in page
     [revision] = {one["commit"] for one in found}
-    assert f"commit {revision[:7]}:" in readme
+    assert f"commit {revision[:7]}:" in page
 
 
 def test_the_defaults_beat_the_baseline_on_four_sets_or_more() -> None:

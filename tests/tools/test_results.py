@@ -1,13 +1,20 @@
-"""What is in Git: the results meet the bars that the project set, and README says what metrics/ says."""
+"""What is in Git: the results meet the bars that the project set, and the pages say what metrics/ says."""
 
 import json
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 
 from tests.support.clones import ROOT
 from tools import results
+
+# Where each part of what tools.results prints stands: scores, explanation, commit; then what was measured.
+PAGES = (
+    *("README.md", "README.md", "README.md"),
+    *("docs/speed.md", "docs/speed.md", "docs/speed.md", "docs/speed.md", "docs/speed.md"),
+    *("docs/watching.md", "docs/watching.md"),
+)
 
 
 @pytest.fixture
@@ -41,13 +48,13 @@ def test_the_scored_rows_are_the_prepared_ones(report: Any) -> None:
     assert (report["test_ids"], report["rows"]) == (prepared["test_ids"], test["rows"])
 
 
-def test_readme_shows_these_results(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_and_the_pages_show_these_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(results, "git", lambda *_: "0123456")  # README names it a commit later
     results.main()
-    scores, explanation, commit, *measured = capsys.readouterr().out.strip().split("\n\n")
-    assert commit == "From the code of commit 0123456, by `dvc repro`."
-    readme = Path("README.md").read_text()
-    assert len(measured) == 7
-    for part in (scores, explanation, *measured):
-        assert part in readme
+    parts = capsys.readouterr().out.strip().split("\n\n")
+    for part, page in zip(parts, PAGES, strict=True):
+        lines = re.escape(part).replace("0123456", "[0-9a-f]{7,}")
+        assert re.search(rf"^{lines}(?:\s|$)", (ROOT / page).read_text(), re.MULTILINE), f"{page}: {part}"
