@@ -36,7 +36,7 @@ def test_what_the_code_no_longer_reads_is_taken_out_and_what_it_reads_is_put_in(
     )
     (tmp_path / "dvc.yaml").write_text(wrong)
     assert declared.pipeline(tmp_path) == text != wrong
-    (tmp_path / "stages/fetch.py").write_text("from tweets import split, sources\n")
+    (tmp_path / "stages/fetch.py").write_text("from tweets.data import split, sources\n")
     fetch = yaml.safe_load(declared.pipeline(tmp_path))["stages"]["fetch"]
     assert "tweets/data/split.py" in fetch["deps"]
     assert "${fetch.path}" in fetch["deps"]

@@ -162,11 +162,11 @@ def test_an_undeclared_module_that_a_stage_reaches(clone: Path) -> None:
 
 
 def test_an_undeclared_module_that_is_imported_relatively_or_from_elsewhere(clone: Path) -> None:
-    (clone / "tweets/lookup.py").write_text("WORDS = 3\n")
+    (clone / "tweets/model/lookup.py").write_text("WORDS = 3\n")
     with (clone / "tweets/model/tfidf.py").open("a") as file:
-        file.write("\nfrom . import lookup\nfrom .dataset import TEST\nfrom tools import results\n")
+        file.write("\nfrom . import lookup\nfrom ..data.dataset import TEST\nfrom tools import results\n")
     found = in_lock(clone)
-    for module in ("tweets/lookup.py", "tools/results.py", "tools/__init__.py"):
+    for module in ("tweets/model/lookup.py", "tools/results.py", "tools/__init__.py"):
         assert f"baseline: reads {module}, which is not among its deps in dvc.yaml" in found
 
 

@@ -85,7 +85,7 @@ def test_a_killed_process_is_told_in_one_line() -> None:
 def test_no_process_outlives_its_parent(end: signal.Signals, tmp_path: Path) -> None:
     code = f"""
 import os, pathlib, time
-from tweets import pieces
+from tweets.data import pieces
 
 def work(number):
     if number:

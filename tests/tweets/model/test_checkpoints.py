@@ -16,7 +16,7 @@ from tweets.model import checkpoints
 HOLD = """
 import sys
 from pathlib import Path
-from tweets import checkpoints
+from tweets.model import checkpoints
 checkpoints.ROOT = Path(sys.argv[1])
 print("asks", flush=True)
 with checkpoints.folder("abc") as folder:

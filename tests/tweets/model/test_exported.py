@@ -27,7 +27,7 @@ def folder(reproduced: Path, tmp_path: Path) -> Path:
 
 def test_it_needs_no_torch(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tweets import exported\n"
+        "import sys; from pathlib import Path; from tweets.model import exported\n"
         f"print(exported.load(Path({str(folder)!r}), threads=1).predict(['great day']).shape)\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
@@ -51,7 +51,7 @@ def test_no_texts_get_none(folder: Path) -> None:
 SIGNALLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from tweets import exported
+from tweets.model import exported
 
 signal.signal(signal.SIGHUP, lambda *_: print("alive"))
 models = [exported.load(Path(sys.argv[1]), threads=1)]

@@ -68,7 +68,7 @@ def test_both_ways_give_the_tokens_of_transformers(encoder: Path, tmp_path: Path
 
 def test_a_folder_that_names_its_special_tokens_needs_no_transformers(encoder: Path) -> None:
     code = (
-        "import sys; from tweets import tokenizer; tokenizer.load(sys.argv[1], None, 16)\n"
+        "import sys; from tweets.model import tokenizer; tokenizer.load(sys.argv[1], None, 16)\n"
         "print([name for name in ('transformers', 'torch', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, encoder], cwd=ROOT, capture_output=True, text=True, check=True)
