@@ -36,7 +36,7 @@ import yaml
 
 from benchmarks import load
 from benchmarks.machine import machine
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.data import tables
 from tweets.errors import UserError
 from tweets.model import exported
@@ -441,4 +441,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("alerts", main)
+    command.run("alerts", main, __doc__)

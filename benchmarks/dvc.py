@@ -17,7 +17,7 @@ import yaml
 from benchmarks import turns
 from benchmarks.experiments import STAGE, copy_of_clone, timed
 from benchmarks.machine import machine
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/dvc.json")
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("dvc", main)
+    command.run("dvc", main, __doc__)

@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tweets import errors, files
+from tweets import command, files
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/environments.json")
@@ -69,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("environments", main)
+    command.run("environments", main, __doc__)

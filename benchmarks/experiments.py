@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from benchmarks.machine import machine
-from tweets import errors, files
+from tweets import command, files
 from tweets.errors import UserError
 from tweets.progress import track
 
@@ -103,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("experiments", main)
+    command.run("experiments", main, __doc__)

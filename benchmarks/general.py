@@ -9,7 +9,6 @@ writes benchmarks/results/general.json. --covid19 names the folder of the two fi
 by bootstrap over the test tweets; the seconds are those of `dvc repro train`.
 """
 
-import argparse
 import hashlib
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ import yaml
 from benchmarks import datasets
 from benchmarks.experiments import timed
 from benchmarks.machine import machine
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.data.dataset import TEST, TRAIN
 from tweets.errors import UserError
 
@@ -134,7 +133,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.general", description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME or FOLDER", help="of these sets only")
     parser.add_argument("--covid19", type=Path, metavar="FOLDER", help="that holds Kaggle's two files")
     options = parser.parse_args()
@@ -151,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("general", main)
+    command.run("general", main)

@@ -11,7 +11,6 @@ models/onnx is there, one tweet is labelled too, as a whole process. Prints a ta
 benchmarks/results/imports.json.
 """
 
-import argparse
 import re
 import resource
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.errors import UserError
 
 RESULT = Path("benchmarks/results/imports.json")
@@ -75,9 +74,9 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return result
 
 
-def shares(root: Path, command: str) -> dict[str, float]:
+def shares(root: Path, entry: str) -> dict[str, float]:
     """Return the share of each package in the time that a command's imports take, the largest first."""
-    lines = run(root, "-X", "importtime", "-c", f"import {command}").stderr
+    lines = run(root, "-X", "importtime", "-c", f"import {entry}").stderr
     own = Counter[str]()
     for microseconds, module in re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", lines, re.MULTILINE):
         package = module.split(".")[0]
@@ -89,11 +88,11 @@ def ways(checkouts: dict[str, Path]) -> dict[str, Callable[[], float]]:
     """Return how to measure each command of each checkout, under names such as `stages.train, here, at work`."""
     found: dict[str, Callable[[], float]] = {TORCH: partial(processor_seconds, Path(), "-c", TORCH)}
     for name, root in checkouts.items():
-        for command in commands(root):
-            code = f"import {command}"
-            found[f"{command}, {name}"] = partial(processor_seconds, root, "-c", code)
-            if command.startswith(STAGES):
-                found[f"{command}, {name}, at work"] = partial(processor_seconds, root, "-c", code + AT_WORK)
+        for entry in commands(root):
+            code = f"import {entry}"
+            found[f"{entry}, {name}"] = partial(processor_seconds, root, "-c", code)
+            if entry.startswith(STAGES):
+                found[f"{entry}, {name}, at work"] = partial(processor_seconds, root, "-c", code + AT_WORK)
         if (root / "models/onnx").is_dir():
             found[f"{ONE_TWEET}, {name}"] = partial(processor_seconds, root, *ONE_TWEET_COMMAND)
     return found
@@ -103,35 +102,33 @@ def table(found: dict[str, list[float]], checkouts: dict[str, Path], largest: di
     """Return a Markdown table with a line for each command: ratios to `import torch`, and the largest packages here."""
     columns = [f"{name}{kind}" for name in checkouts for kind in ("", ", at work")]
     rows = []
-    for command in dict.fromkeys(name.split(", ")[0] for name in found if name != TORCH):
+    for entry in dict.fromkeys(name.split(", ")[0] for name in found if name != TORCH):
         cells = [
-            str(turns.ratio(found[name], found[TORCH])) if (name := f"{command}, {c}") in found else "" for c in columns
+            str(turns.ratio(found[name], found[TORCH])) if (name := f"{entry}, {c}") in found else "" for c in columns
         ]
-        most = ", ".join(
-            f"{package} {share:.0%}" for package, share in list(largest.get(command, {}).items())[:LARGEST]
-        )
-        rows.append((command, *cells, most))
+        most = ", ".join(f"{package} {share:.0%}" for package, share in list(largest.get(entry, {}).items())[:LARGEST])
+        rows.append((entry, *cells, most))
     return markdown.table(("", *columns, "most of it"), rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the imports of each command, by turns with `import torch`.")
+    parser = command.parser(__doc__)
     parser.add_argument("--beside", type=Path, help="another checkout of this repository, to measure as well")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     checkouts = {HERE: Path()} | ({BESIDE: options.beside} if options.beside else {})
     found = turns.by_turns(ways(checkouts), options.rounds)
-    largest = {command: shares(Path(), command) for command in commands(Path())}
+    largest = {entry: shares(Path(), entry) for entry in commands(Path())}
     print(f"import torch: {turns.Spread.of(found[TORCH])} s of processor time; all else in multiples of it\n")
     print(table(found, checkouts, largest))
     report: dict[str, Any] = {
         "machine": machine(),
         "import_torch_seconds": vars(turns.Spread.of(found[TORCH])),
         "ratios": {name: vars(turns.ratio(values, found[TORCH])) for name, values in found.items() if name != TORCH},
-        "shares": {command: dict(list(parts.items())[:LARGEST]) for command, parts in largest.items()},
+        "shares": {entry: dict(list(parts.items())[:LARGEST]) for entry, parts in largest.items()},
     }
     files.write_json(RESULT, report)
 
 
 if __name__ == "__main__":
-    errors.run("imports", main)
+    command.run("imports", main)

@@ -17,7 +17,6 @@ Prints tables and writes benchmarks/results/load.json. With --soak it measures o
 half of the highest rate that load.json has, and writes soak.json.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -40,7 +39,7 @@ import psutil
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.data import tables
 from tweets.errors import UserError, one_line
 from tweets.model import exported
@@ -323,7 +322,7 @@ def explain_soak(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="at each rate")
     parser.add_argument("--soak", type=float, default=0, help="seconds of one long load, and nothing else")
     options = parser.parse_args()
@@ -342,4 +341,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("load", main)
+    command.run("load", main)

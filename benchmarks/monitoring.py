@@ -22,7 +22,7 @@ import requests
 
 from benchmarks import load, turns
 from benchmarks.machine import machine
-from tweets import errors, files
+from tweets import command, files
 from tweets.data import tables
 
 RESULT = Path("benchmarks/results/monitoring.json")
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("monitoring", main)
+    command.run("monitoring", main, __doc__)

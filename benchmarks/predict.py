@@ -22,7 +22,7 @@ import transformers
 
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import errors, files
+from tweets import command, files
 from tweets.data import tables
 from tweets.errors import UserError
 from tweets.model import exported, transformer
@@ -155,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("predict", main)
+    command.run("predict", main, __doc__)

@@ -13,7 +13,6 @@ take 1 % or more) and writes flame graphs, profile/training.svg and profile/serv
 benchmarks/results/profile.json.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -31,7 +30,7 @@ from transformers import TrainerCallback
 from benchmarks import flame, load
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, peak, timed
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.data import tables
 from tweets.data.dataset import TRAIN
 from tweets.model.device import threads
@@ -168,9 +167,7 @@ def parts(name: str, known: Mapping[str, str]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.profile", description=__doc__.split("\n", maxsplit=1)[0]
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--steps", type=int, default=20, help="of the training")
     parser.add_argument("--seconds", type=float, default=20, help="of the service")
     options = parser.parse_args()
@@ -183,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("profile", main)
+    command.run("profile", main)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.experiments import copy_of_clone, timed
 from benchmarks.machine import machine
-from tweets import errors, files
+from tweets import command, files
 
 RESULT = Path("benchmarks/results/pull.json")
 REPEATS = 3
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("pull", main)
+    command.run("pull", main, __doc__)

@@ -18,7 +18,6 @@ turn. Then this project and the tuned Trainer, with the same learning rate, trai
 macro-F1: what a user waits for. Prints a table and writes benchmarks/results/train.json.
 """
 
-import argparse
 import dataclasses
 import functools
 import statistics
@@ -44,7 +43,7 @@ from transformers import (
 from benchmarks import turns
 from benchmarks.machine import machine
 from stages import train
-from tweets import errors, files, params
+from tweets import command, files, params
 from tweets.data.dataset import TRAIN, VALID
 from tweets.model import pretrained
 from tweets.model.device import Precision, choose_device, threads
@@ -261,7 +260,7 @@ def measure(work: Work, steps: int, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--steps", type=int, default=100, help="of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -293,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("train", main)
+    command.run("train", main)

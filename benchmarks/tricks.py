@@ -7,7 +7,6 @@ round, by turns. The order of the validation split shows in evaluations, which h
 tables and writes benchmarks/results/tricks.json.
 """
 
-import argparse
 import dataclasses
 import functools
 import tempfile
@@ -24,7 +23,7 @@ from benchmarks import turns
 from benchmarks.machine import machine
 from benchmarks.train import Work, one_epoch, part, silence, speed
 from stages import train
-from tweets import errors, files
+from tweets import command, files
 from tweets.data.dataset import VALID
 from tweets.model import transformer
 from tweets.model.device import threads
@@ -84,7 +83,7 @@ def evaluations(work: Work) -> dict[str, Callable[[], float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tricks", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--steps", type=int, default=40, help="of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -101,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("tricks", main)
+    command.run("tricks", main)

@@ -7,7 +7,6 @@ In dvc.yaml only the Python files among a stage's `deps`, requirements.txt and i
 is for editors, which complete and check params.yaml by it.
 """
 
-import argparse
 import ast
 import copy
 import dataclasses
@@ -24,7 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from tweets import errors
+from tweets import command
 from tweets.errors import UserError
 
 FOLDERS = ("data/", "models/", "metrics/", "plots/")
@@ -179,7 +178,7 @@ def comments(cls: Any) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Hold dvc.yaml and params.schema.json against the code.")
+    parser = command.parser(__doc__)
     parser.add_argument("--write", action="store_true", help="write what the code says")
     write = parser.parse_args().write
     root = Path()
@@ -195,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("declared", main)
+    command.run("declared", main)

@@ -26,7 +26,7 @@ from serve import logs
 from serve.connections import Protocol, bound
 from serve.metrics import RequestMetrics
 from serve.settings import read
-from tweets import environment, errors
+from tweets import command, environment
 from tweets.errors import UserError
 
 FOLDER = Path(".cache/runner")
@@ -95,4 +95,4 @@ def serve(
 
 
 if __name__ == "__main__":
-    errors.run("runner", main)
+    command.run("runner", main, __doc__)

@@ -21,7 +21,7 @@ from serve import app, logs, settings
 from serve.connections import Protocol, bound
 from serve.middleware import Middleware
 from serve.service import Service
-from tweets import errors
+from tweets import command
 
 log = logging.getLogger("serve")
 
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("serve", main)
+    command.run("serve", main, __doc__)

@@ -8,7 +8,7 @@ Imports nothing of the service: it runs every few seconds beside it.
 import http.client
 import os
 
-from tweets import errors
+from tweets import command, errors
 from tweets.errors import UserError
 
 SECONDS = 2  # for an answer
@@ -27,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("health", main)
+    command.run("health", main, __doc__)

@@ -10,6 +10,8 @@ import hmac
 import secrets
 from collections.abc import Iterable
 
+from tweets import command
+
 
 def hashed(key: str) -> str:
     """Return the SHA-256 of a key, in hexadecimal."""
@@ -28,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run("keys", main, __doc__)

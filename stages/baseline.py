@@ -15,7 +15,7 @@ from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data import tables
 from tweets.data.dataset import TRAIN, VALID
 from tweets.errors import UserError, one_line
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("baseline", main)
+    command.run("baseline", main, __doc__)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data import tables
 from tweets.data.dataset import TEST, hash_of_ids
 from tweets.errors import UserError
@@ -263,4 +263,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("evaluate", main)
+    command.run("evaluate", main, __doc__)

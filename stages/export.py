@@ -28,7 +28,7 @@ from onnx import helper, numpy_helper
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data import tables
 from tweets.data.dataset import TEST, TRAIN, VALID
 from tweets.errors import UserError, one_line
@@ -282,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("export", main)
+    command.run("export", main, __doc__)

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data import pieces
 from tweets.data.dataset import SPLITS
 from tweets.errors import UserError
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("featurize", main)
+    command.run("featurize", main, __doc__)

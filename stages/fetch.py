@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data import sources
 from tweets.errors import UserError
 from tweets.text.blank import is_blank
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("fetch", main)
+    command.run("fetch", main, __doc__)

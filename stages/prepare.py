@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data import duplicates, pieces, repair
 from tweets.data.dataset import SPLITS, TEST, TRAIN, hash_of_ids
 from tweets.data.split import order, split
@@ -274,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("prepare", main)
+    command.run("prepare", main, __doc__)

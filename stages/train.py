@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from tweets import environment, errors, files, orphan, params
+from tweets import command, environment, files, orphan, params
 from tweets.data.dataset import TRAIN, VALID
 from tweets.errors import UserError
 from tweets.model import checkpoints, pretrained, transformer
@@ -303,4 +303,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("train", main)
+    command.run("train", main, __doc__)

@@ -8,7 +8,6 @@ probabilities that the exporting run wrote for its example texts. CANARY_KEY hol
 one. Prints what it found, and exits with 1 and a line for the first thing that is wrong.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from repository.git import git
 from serve.models import OUTPUT
-from tweets import errors, files
+from tweets import command, files
 from tweets.errors import UserError, one_line
 from tweets.model import exported
 
@@ -186,7 +185,7 @@ def ticks(seconds: float, now: Callable[[], float] = time.monotonic) -> Iterator
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="check a running service against this checkout")
+    parser = command.parser(__doc__)
     parser.add_argument("url")
     parser.add_argument("--seconds", type=float, default=0, help="how long to watch it afterwards")
     parser.add_argument("--version", default="", help="the version that it must say it is")
@@ -198,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("canary", main)
+    command.run("canary", main)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from repository.git import attempt
-from tweets import errors, files
+from tweets import command, files
 from tweets.errors import UserError
 from tweets.evaluation.metrics import METRICS
 
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("compare", main)
+    command.run("compare", main, __doc__)

@@ -10,7 +10,6 @@ goes back to where most of it was, unless somebody has given it to another revis
 must be signed in, GCP_PROJECT and GCP_REGION say where.
 """
 
-import argparse
 import json
 import re
 import signal
@@ -31,7 +30,7 @@ from gto.api import check_ref
 from repository.git import git
 from tools import canary
 from tools.ci.github import variable
-from tweets import errors
+from tweets import command
 from tweets.errors import UserError
 
 FOLDER = Path("deploy")
@@ -217,7 +216,7 @@ def train() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="deploy to Google Cloud, or train there")
+    parser = command.parser(__doc__)
     parser.add_argument("what", choices=("serve", "abort", "train"))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the canary is watched")
     given = parser.parse_args()
@@ -230,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("deploy", main)
+    command.run("deploy", main)

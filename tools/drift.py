@@ -11,7 +11,6 @@ as long as the service's, in the order of its rows; what is left for the last on
 Drift is when so many windows alarm as would by chance in fewer than one in a hundred files without drift.
 """
 
-import argparse
 import sqlite3
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ from scipy.stats import binom
 
 from serve import models, settings
 from serve.collection import FILE
-from tweets import errors, files
+from tweets import command, files
 from tweets.data import sources, tables
 from tweets.data.dataset import VALID
 from tweets.errors import UserError, one_line
@@ -134,7 +133,7 @@ def report(reference: pd.DataFrame, current: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("data")
     parser.add_argument("--column", default="text", help="the column of the file that holds the texts")
     options = parser.parse_args()
@@ -154,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("drift", main)
+    command.run("drift", main)

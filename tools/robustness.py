@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from tweets import errors, files, markdown
+from tweets import command, files, markdown
 from tweets.data import tables
 from tweets.data.dataset import TEST
 from tweets.errors import UserError
@@ -125,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("robustness", main)
+    command.run("robustness", main, __doc__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tweets import errors, markdown
+from tweets import command, markdown
 from tweets.errors import UserError
 
 LOG = Path("experiments/tried.yaml")
@@ -54,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("tried", main)
+    command.run("tried", main, __doc__)

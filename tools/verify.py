@@ -28,7 +28,7 @@ from dvc.stage import PipelineStage
 from repository import declared
 from repository.git import git
 from tools.remote import UNREADABLE, Remote
-from tweets import errors
+from tweets import command, errors
 from tweets.errors import UserError
 from tweets.progress import track
 
@@ -253,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("verify", main)
+    command.run("verify", main, __doc__)

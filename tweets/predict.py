@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tweets import errors, files
+from tweets import command, files
 from tweets.errors import UserError, rows_at
 from tweets.model import exported
 from tweets.text.blank import is_blank
@@ -31,13 +31,7 @@ MAX_CHARS = 10_000  # as fetch.max_chars in params.yaml: what training refuses i
 
 
 def arguments() -> argparse.Namespace:
-    description, examples = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m tweets.predict",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("text", nargs="*", help="tweets to label")
     parser.add_argument("--input", help="a .csv, .tsv or .parquet file, or - for lines from stdin")
     parser.add_argument("--output", type=Path, help="a .csv, .tsv or .parquet file; default: CSV to stdout")
@@ -119,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("predict", main)
+    command.run("predict", main)

@@ -20,7 +20,7 @@ import yaml
 
 from tests.support.clones import ENVIRONMENT, ROOT
 from tests.support.made_up import made_up_tweets, set_param, shrunk_params
-from tweets import errors
+from tweets import command
 
 STAGES = ("fetch", "prepare", "featurize", "baseline", "train", "evaluate")
 OUTPUTS = ("data", "models", "metrics", "plots")
@@ -69,7 +69,7 @@ def refusal(stage: str) -> str:
     """Run a stage in this process; return the line that it ends with, having made sure that its outputs stayed."""
     before = contents()
     with pytest.raises(SystemExit) as raised:
-        errors.run(stage, importlib.import_module(f"stages.{stage}").main)
+        command.run(stage, importlib.import_module(f"stages.{stage}").main)
     assert contents() == before
     return one_line(raised.value.code, stage)
 
@@ -460,7 +460,7 @@ def test_predict_refuses_a_file_that_it_cannot_label(
     Path("out.csv").write_text("whole")
     monkeypatch.setattr(sys, "argv", ["predict", "--input", "in.csv", "--output", "out.csv"])
     with pytest.raises(SystemExit) as raised:
-        errors.run("predict", importlib.import_module("tweets.predict").main)
+        command.run("predict", importlib.import_module("tweets.predict").main)
     assert one_line(raised.value.code, "predict").endswith(f"in.csv: {message}")
     assert Path("out.csv").read_text() == "whole"
 
@@ -473,7 +473,7 @@ def test_predict_refuses_stdin_that_is_not_utf8_on_the_command_line(here: Path) 
 def test_predict_refuses_a_folder_that_is_no_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["predict", "--model", "data/raw", "What a day!"])
     with pytest.raises(SystemExit) as raised:
-        errors.run("predict", importlib.import_module("tweets.predict").main)
+        command.run("predict", importlib.import_module("tweets.predict").main)
     message = one_line(raised.value.code, "predict")
     assert message.startswith("data/raw: not a model folder: no config.json, model.safetensors, tokenizer.json, ")
 

@@ -25,7 +25,7 @@ APIS = {  # gcloud's name of each, and the description that holds for it
     "artifactregistry": "artifactregistry.v1",
     "cloudbuild": "cloudbuild.v1",
     "run": "run.v1",
-    "secretmanager": "secretmanager.v1",  # pragma: allowlist secret
+    "secretmanager": "secretmanager.v1",
 }
 Launch = Callable[[dict[str, Any]], str]
 

@@ -18,7 +18,7 @@ import yaml
 from tests.support.clones import commit, run
 from tests.support.made_up import set_param
 from tools.report import __main__ as report
-from tweets import errors
+from tweets import command
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("report")]  # they share a report
 
@@ -70,7 +70,7 @@ def make(folder: Path, *arguments: str) -> Page:
         )  # DVC's use of pygtrie
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["report", *arguments])
-        errors.run("report", report.main)
+        command.run("report", report.main)
     return Page((folder / HTML).read_text())
 
 

@@ -27,7 +27,7 @@ from repository.git import git
 from tools.ci import github
 from tools.ci.commits import head_of, publish, push_commit, record, same_content, signed_in
 from tools.remote import Remote
-from tweets import errors, files
+from tweets import command, files
 from tweets.errors import UserError
 
 RESULTS = ("dvc.lock", "metrics", "plots")
@@ -207,10 +207,10 @@ STEPS = {
 
 
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1] not in STEPS:
-        raise UserError(f"found {sys.argv[1:]}, needs one of {', '.join(STEPS)}")
-    STEPS[sys.argv[1]]()
+    parser = command.parser(__doc__)
+    parser.add_argument("step", choices=STEPS)
+    STEPS[parser.parse_args().step]()
 
 
 if __name__ == "__main__":
-    errors.run("ci", main)
+    command.run("ci", main)

@@ -22,7 +22,7 @@ from stages import prepare
 from stages.evaluate import CONFIDENCE, Evaluate
 from tools.noise import ceiling, label_issues
 from tools.noise.summary import markdown
-from tweets import errors, files, params
+from tweets import command, files, params
 from tweets.data import duplicates, repair, tables
 from tweets.data.dataset import SPLITS, TEST, TRAIN, VALID
 from tweets.errors import UserError
@@ -239,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("noise", main)
+    command.run("noise", main, __doc__)

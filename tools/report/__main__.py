@@ -27,7 +27,7 @@ from markupsafe import Markup
 from repository.git import git
 from tools import results
 from tools.report import charts
-from tweets import errors, files
+from tweets import command, errors, files
 from tweets.data.sources import SOURCES
 from tweets.errors import UserError
 from tweets.evaluation.metrics import METRICS
@@ -45,13 +45,7 @@ MARKDOWN = re.compile(r"[^\w\s.,:;()+%/='–-]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|
 
 
 def arguments() -> argparse.Namespace:
-    description, examples = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("revision", nargs="?", metavar="REV", help="what to compare with")
     parser.add_argument("--pictures", metavar="URL", default="plots", help="the folder of report.md's pictures")
     return parser.parse_args()
@@ -295,4 +289,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run("report", main)
+    command.run("report", main)

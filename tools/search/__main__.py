@@ -6,7 +6,6 @@ The study lies in .cache/search/STUDY/; started again, a search goes on where it
 table, a page of plots, and the line that applies the best experiment. The test split is never read.
 """
 
-import argparse
 import time
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from tools.search.space import (
     load_settings,
 )
 from tools.search.trial import run_experiment, validation_scores
-from tweets import errors
+from tweets import command, errors
 from tweets.errors import UserError
 
 FOLDER = Path(".cache/search")
@@ -181,7 +180,7 @@ def report(study: optuna.Study, place: Place) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Search for better params; each trial is a DVC experiment.")
+    parser = command.parser(__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=Path("search.yaml"), help="the space and the settings")
     path = parser.parse_args().file
     settings = load_settings(path)
@@ -213,4 +212,4 @@ def make_place(folder: Path, space: Space) -> Place:
 
 
 if __name__ == "__main__":
-    errors.run("search", main)
+    command.run("search", main)

@@ -1,5 +1,6 @@
 """How a command ends: quietly, or with one line on stderr and exit code 1."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 import safetensors
 
-from tests.support.clones import ROOT
-from tweets import errors
+from tests.support.clones import ROOT, run
+from tweets import command
 from tweets.errors import UserError
 
 
@@ -23,14 +24,14 @@ def raising(error: BaseException) -> Callable[[], None]:
 def exit_message(error: BaseException) -> str:
     """Return what the process would print and exit with 1 when `main` raises the error."""
     with pytest.raises(SystemExit) as raised:
-        errors.run("fetch", raising(error))
+        command.run("fetch", raising(error))
     assert isinstance(raised.value.code, str)
     return raised.value.code
 
 
 def test_a_command_that_ends_well_is_left_alone() -> None:
     called = []
-    errors.run("fetch", lambda: called.append("main"))
+    command.run("fetch", lambda: called.append("main"))
     assert called == ["main"]
 
 
@@ -53,7 +54,7 @@ def test_what_a_user_can_put_right_ends_in_one_line(error: BaseException, messag
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), RuntimeError("a bug")])
 def test_a_bug_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error), match="a bug"):
-        errors.run("fetch", raising(error))
+        command.run("fetch", raising(error))
 
 
 def test_a_users_error_is_a_value_error() -> None:
@@ -62,10 +63,35 @@ def test_a_users_error_is_a_value_error() -> None:
 
 def test_a_process_ends_with_code_1_and_the_line_on_stderr(tmp_path: Path) -> None:
     program = (
-        f"from tweets import errors, files; errors.run('read', lambda: files.sha256(files.Path({str(tmp_path)!r})))"
+        f"from tweets import errors, files; command.run('read', lambda: files.sha256(files.Path({str(tmp_path)!r})))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"read: [Errno 21] Is a directory: '{tmp_path}'\n"
+
+
+COMMANDS = {
+    path.relative_to(ROOT).as_posix(): text
+    for room in ("stages", "tweets", "serve", "repository", "runner", "tools", "benchmarks")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if '__name__ == "__main__"' in (text := path.read_text())
+}
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_each_command_answers_help_and_refuses_what_it_does_not_know(path: str) -> None:
+    takes_nothing = re.search(r'^    command\.run\("[a-z]+", main, __doc__\)$', COMMANDS[path], re.MULTILINE)
+    takes_arguments = re.search(r"command\.parser\(__doc__\)", COMMANDS[path])
+    assert bool(takes_nothing) != bool(takes_arguments)
+
+
+@pytest.mark.parametrize("module", ["serve.keys", "stages.fetch", "repository.declared"])
+def test_help_starts_nothing(module: str, tmp_path: Path) -> None:
+    shown = run(ROOT, "python", "-m", module, "--help").stdout
+    assert shown.startswith(f"usage: python -m {module} [-h]")
+    assert f"    python -m {module}" in shown  # the docstring
+    refused = run(ROOT, "python", "-m", module, "--nonsense", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("error: unrecognized arguments: --nonsense\n")
