@@ -16,8 +16,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 WORKDIR /srv
 COPY tweets tweets
 COPY models models
-RUN ["/opt/venv/bin/python", "-c", "from pathlib import Path; from tweets import errors; from tweets.model import exported; \
-errors.run('image', lambda: exported.load(Path('models/onnx'), threads=1))"]
+RUN ["/opt/venv/bin/python", "-c", "from pathlib import Path; from tweets import command; from tweets.model import exported; \
+command.run('image', lambda: exported.load(Path('models/onnx'), threads=1))"]
 
 FROM ${BASE} AS serve
 # /collected is the one folder to write to, where a volume is mounted there.

@@ -63,7 +63,7 @@ def test_a_users_error_is_a_value_error() -> None:
 
 def test_a_process_ends_with_code_1_and_the_line_on_stderr(tmp_path: Path) -> None:
     program = (
-        f"from tweets import errors, files; command.run('read', lambda: files.sha256(files.Path({str(tmp_path)!r})))"
+        f"from tweets import command, files; command.run('read', lambda: files.sha256(files.Path({str(tmp_path)!r})))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
