@@ -1,5 +1,5 @@
 # Two images: `serve`, the service with the model in it, and `pipeline`, which runs `dvc repro`. `make image` builds both;
-# README.md, "Containers", says how to run them. A pip.conf that only the build may see comes in as a secret:
+# docs/cloud.md says how to run them. A pip.conf that only the build may see comes in as a secret:
 # `docker build --secret id=pip.conf,src=pip.conf …`.
 #
 # A tag can be moved. To pin the bytes, give BASE the digest too: python:3.11-slim-bookworm@sha256:…

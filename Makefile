@@ -15,135 +15,135 @@ SECRETS := kingfisher scan --quiet --no-validate --no-update-check --redact --gi
 ##@ Start here
 
 .PHONY: help
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z].*:.*## / {sub("%", "NAME", $$1); printf "  %-28s %s\n", $$1, $$2}' Makefile
 
 .PHONY: repro
-repro: setup ## reproduce the pipeline: only what changed runs
+repro: setup ## run the pipeline: only the stages that changed
 	$(IN_VENV) dvc repro
 
 .PHONY: setup setup-dev
-setup: .venv/requirements ## the environment of the pipeline, in .venv
-setup-dev: .venv/requirements-dev ## what tests, checks and the other targets need, too
+setup: .venv/requirements ## set up the pipeline's environment in .venv
+setup-dev: .venv/requirements-dev ## also install what tests, checks and the other targets need
 
 ##@ Experiments
 
 .PHONY: experiments
-experiments: setup ## the experiments of this commit: scores, and the params in which they differ
+experiments: setup ## compare the experiments of this commit: their scores, and the params that differ
 	$(IN_VENV) dvc exp show --no-pager --only-changed --sort-by valid.macro_f1 --sort-order desc \
 	  --drop '(?!Experiment$$|valid.macro_f1$$|macro_f1$$|(fetch|prepare|featurize|baseline|train|evaluate|export)\.)' --keep '(valid.)?macro_f1$$'
 
 .PHONY: search
-search: setup-dev ## search for better params, as search.yaml says; started again, it goes on
+search: setup-dev ## search for better params, as search.yaml says; continues an interrupted search
 	$(IN_VENV) python -m tools.search
 
 .PHONY: report
-report: setup-dev ## write report/, one page and one Markdown file; REV= names what to compare with
+report: setup-dev ## write report/: an HTML page and a Markdown file; REV= names the revision to compare with
 	$(IN_VENV) python -m tools.report $(if $(REV),"$(REV)")
 
 .PHONY: plots
-plots: setup ## write dvc_plots/index.html, which opens without a network
+plots: setup ## write dvc_plots/index.html: all plots, on a page that opens without a network
 	$(IN_VENV) dvc plots show
 
 .PHONY: runner
-runner: setup-dev ## experiments over HTTP, at http://127.0.0.1:8001; TWEETS_ADMIN_KEY is the hash of its key
+runner: setup-dev ## run experiments over HTTP, at http://127.0.0.1:8001; needs TWEETS_ADMIN_KEY, the hash of a key
 	$(IN_VENV) python -m runner
 
 ##@ Quality
 
 .PHONY: noise
-noise: setup-dev ## the ceiling that the annotators' noise sets; labels that are likely wrong, in noise/label_issues.csv
+noise: setup-dev ## estimate the best possible accuracy, and list likely wrong labels in noise/label_issues.csv
 	$(IN_VENV) python -m tools.noise
 
 .PHONY: robustness
-robustness: setup ## how often the label flips when a tweet is written otherwise, and robustness/examples.md
+robustness: setup ## measure how often the label flips when a tweet is written differently; writes robustness/
 	$(IN_VENV) python -m tools.robustness
 
 .PHONY: drift
-drift: setup-dev ## is DATA=tweets.csv, or what a service has kept, like the validation rows? Writes drift/report.html
+drift: setup-dev ## compare DATA=tweets.csv, or kept predictions, with the validation rows; writes drift/report.html
 	$(IN_VENV) python -m tools.drift "$(DATA)"
 
 .PHONY: compare
-compare: setup ## hold this tree's metrics against the committed ones
+compare: setup ## check that these results match the committed ones, within tolerances
 	$(IN_VENV) python -m tools.compare
 
 ##@ The bucket
 
 .PHONY: push pull
-push pull: setup ## to and from the default remote, with the run cache
+push pull: setup ## copy data, models and the run cache to or from the default remote
 	$(IN_VENV) python -m tools.remote $@
 
 .PHONY: verify
-verify: setup ## is dvc.lock true, and is all that it names in the remote?
+verify: setup ## check that dvc.lock matches code, params and data, and that the remote has all its files
 	$(IN_VENV) python -m tools.verify
 
 .PHONY: gcs gcs-stop
-gcs: setup-dev ## a Google Cloud Storage bucket on this machine, for trying everything without an account
+gcs: setup-dev ## start a Google Cloud Storage server on this machine, to try everything without an account
 	$(IN_VENV) python -m tools.gcs start
-gcs-stop: setup-dev ## end it
+gcs-stop: setup-dev ## stop that server
 	$(IN_VENV) python -m tools.gcs stop
 
 ##@ The service
 
 .PHONY: serve
-serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, from an environment of its own without torch
+serve: .venv-serve/requirements ## serve models/onnx at http://127.0.0.1:8000, from a separate environment without torch
 	$(BIN:.venv/%=.venv-serve/%)/python -m serve
 
 .PHONY: load
-load: setup-dev ## drive the service with k6 at fixed rates; then, for its memory over ten minutes: make load SOAK=600
+load: setup-dev ## load the service with k6 at fixed rates; then SOAK=600 watches its memory for ten minutes
 	$(IN_VENV) python -m benchmarks.load $(if $(SOAK),--soak $(SOAK))
 
 .PHONY: alerts
-alerts: setup-dev ## each alert fires and clears, each query of the dashboard finds data: service and Prometheus, 8 minutes
+alerts: setup-dev ## check that each alert fires and clears, and that each dashboard query finds data; 8 minutes
 	$(IN_VENV) python -m benchmarks.alerts
 
 .PHONY: image image-pipeline image-serve
-image: image-pipeline image-serve ## build both Docker images; the service's takes models/onnx in
-image-pipeline image-serve: ## build one of them
+image: image-pipeline image-serve ## build both Docker images; the service's image contains models/onnx
+image-pipeline image-serve: ## build one of the two images
 	docker build --target $(@:image-%=%) --tag tweets-$(@:image-%=%) \
 	  --build-arg TWEETS_COMMIT=$$(git describe --always --dirty --abbrev=40 --exclude '*') .
 
 .PHONY: containers
-containers: setup-dev ## build both images with buildah, run and try them; needs Debian's buildah and debootstrap, and root
+containers: setup-dev ## build both images with buildah and test them; needs root, and Debian's buildah and debootstrap
 	$(IN_VENV) pytest -s --durations=0 tests/deploy/containers.py
 
 ##@ Google Cloud
 
 .PHONY: deploy
-deploy: setup-dev ## what the tag GITHUB_REF_NAME gives the stage prod, to Cloud Run, by a canary: deploy/README.md
+deploy: setup-dev ## deploy the version with the tag GITHUB_REF_NAME to Cloud Run, with a canary: deploy/README.md
 	$(IN_VENV) dvc pull models/onnx
 	$(IN_VENV) python -m tools.deploy serve
 
 .PHONY: abort-canary
-abort-canary: setup-dev ## the canary of the tag GITHUB_REF_NAME, which nobody watches any more, loses its traffic
+abort-canary: setup-dev ## take the traffic from the canary of the tag GITHUB_REF_NAME, if its deployment was killed
 	$(IN_VENV) python -m tools.deploy abort
 
 .PHONY: rollback
-rollback: ## all traffic of Cloud Run to REVISION; needs gcloud only
+rollback: ## give all traffic in Cloud Run to REVISION; needs only gcloud
 	gcloud run services update-traffic tweets --to-revisions="$${REVISION:?names the revision}=100" --quiet \
 	  --project="$$GCP_PROJECT" --region="$$GCP_REGION"
 
 .PHONY: train-in-cloud
-train-in-cloud: setup-dev ## reproduce the pipeline of HEAD in a Vertex AI job, results to the bucket: deploy/README.md
+train-in-cloud: setup-dev ## run the pipeline of HEAD in a Vertex AI job, which pushes the results to the bucket: deploy/README.md
 	$(IN_VENV) python -m tools.deploy train
 
 ##@ Speed
 
 .PHONY: bench
-bench: setup-dev ## measure speed by turns with the alternatives, into benchmarks/results/
+bench: setup-dev ## measure speed against the alternatives; writes benchmarks/results/
 	$(MAKE) -j1 $(BENCHMARKS:%=bench-%)
 
-bench-%: setup-dev ## one of them, such as bench-predict
+bench-%: setup-dev ## run one benchmark, such as bench-predict
 	$(IN_VENV) python -m benchmarks.$*
 
 .PHONY: profile
-profile: setup-dev ## where training and serving spend their time: tables, and flame graphs in profile/
+profile: setup-dev ## show where training and serving spend their time: tables, and flame graphs in profile/
 	$(IN_VENV) python -m benchmarks.profile
 
 ##@ Development
 
 .PHONY: check
-check: setup-dev ## lint, format, types, imports, what dvc.yaml declares, secrets, YAML, workflows, containers
+check: setup-dev ## check lint, format, types, imports, what dvc.yaml declares, secrets, YAML, workflows and the Dockerfile
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
@@ -160,17 +160,17 @@ check: setup-dev ## lint, format, types, imports, what dvc.yaml declares, secret
 	$(IN_VENV) hadolint Dockerfile
 
 .PHONY: test
-test: setup-dev browser check ## all checks, and the tests that are not walks
+test: setup-dev browser check ## run all checks, and the quick tests
 	$(IN_VENV) $(PYTEST) -m 'not walk' --cov --cov-report=
 
 .PHONY: walks
-walks: setup-dev browser ## after make test: what people do with DVC, a bucket and CI, from end to end; then the coverage of both
+walks: setup-dev browser ## after `make test`: run the end-to-end tests (DVC, a bucket, CI), and check the total coverage
 	$(IN_VENV) $(PYTEST) -m walk --cov --cov-append --cov-report=
 	$(IN_VENV) coverage report --fail-under=95
 	$(IN_VENV) coverage report --include='serve/*' --fail-under=95
 
 .PHONY: declare
-declare: setup-dev ## write the code and params of each stage into dvc.yaml, and params.schema.json
+declare: setup-dev ## write each stage's code files and params into dvc.yaml, and write params.schema.json
 	$(IN_VENV) python -m repository.declared --write
 
 .PHONY: hooks
@@ -178,18 +178,18 @@ hooks: setup-dev ## install the Git hooks of .pre-commit-config.yaml
 	$(IN_VENV) pre-commit install
 
 .PHONY: browser
-browser: setup-dev ## Chromium for the tests of the page, where none is installed
+browser: setup-dev ## install Chromium, if there is none, for the tests of the page
 	command -v chromium || command -v google-chrome || $(IN_VENV) playwright install chromium
 
 .PHONY: promtool
-promtool: ## for the tests of the alert rules, which are skipped without it; on Debian or Ubuntu
+promtool: ## install promtool on Debian or Ubuntu; without it, the tests of the alert rules are skipped
 	command -v promtool || sudo apt-get install --yes --no-install-recommends prometheus
 
 .PHONY: constraints
-constraints: setup-dev ## write constraints.txt anew, from the environment as it is
+constraints: setup-dev ## rewrite constraints.txt from the packages that are installed
 	$(BIN)/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' > constraints.txt
 
-ci-%: setup-dev ## a step of the jobs in .github/workflows; `python -m tools.ci --help` lists them
+ci-%: setup-dev ## run a step of the jobs in .github/workflows; `python -m tools.ci --help` lists the steps
 	$(IN_VENV) python -m tools.ci $*
 
 .venv/requirements: requirements.txt constraints.txt

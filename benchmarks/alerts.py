@@ -62,7 +62,7 @@ def faster(duration: str) -> str:
 def faster_rules(rules: dict[str, Any]) -> dict[str, Any]:
     """Return alert rules whose `for` and whose ranges are divided by FASTER."""
     for rule in itertools.chain.from_iterable(group["rules"] for group in rules["groups"]):
-        rule["expr"] = DURATION.sub(lambda found: faster(found[0]), rule["expr"])
+        rule["expr"] = DURATION.sub(lambda match: faster(match[0]), rule["expr"])
         if "for" in rule:
             rule["for"] = faster(rule["for"])
     return rules
@@ -87,16 +87,16 @@ class Prometheus:
     def fired(self, begin: float) -> dict[str, list[float]]:
         """Return the seconds, since the epoch, in which each alert has fired since then."""
         query = 'max by (alertname) (ALERTS{alertstate="firing"})'
-        found = self.get("query_range", query=query, start=begin, end=time.time(), step=SCRAPE)
-        return {each["metric"]["alertname"]: [when for when, _ in each["values"]] for each in found}
+        series = self.get("query_range", query=query, start=begin, end=time.time(), step=SCRAPE)
+        return {each["metric"]["alertname"]: [when for when, _ in each["values"]] for each in series}
 
 
 def program(name: str) -> str:
     """Return where a program lies. Raises UserError where it is missing."""
-    found = shutil.which(name)
-    if not found:
+    path = shutil.which(name)
+    if not path:
         raise UserError(f"{name}: not found; `apt-get install --no-install-recommends prometheus` brings it")
-    return found
+    return path
 
 
 def free_port() -> int:
@@ -402,8 +402,8 @@ def dashboard_queries() -> list[tuple[str, str]]:
 def found_by(server: Prometheus, query: str, begin: float) -> int:
     """Return how many series with a number in them a query of the dashboard finds from then to now."""
     query = query.replace("$__rate_interval", f"{4 * SCRAPE}s")
-    found = server.get("query_range", query=query, start=begin, end=time.time(), step=SCRAPE)
-    return sum(any(not math.isnan(float(value)) for _, value in each["values"]) for each in found)
+    series = server.get("query_range", query=query, start=begin, end=time.time(), step=SCRAPE)
+    return sum(any(not math.isnan(float(value)) for _, value in each["values"]) for each in series)
 
 
 def check_faults() -> None:

@@ -94,8 +94,8 @@ def run(folder: Path, module: str, function: str) -> Found:
         raise UserError(
             f"{module}.{function}: exit code {process.returncode}: {(folder / 'stderr').read_text()[-300:]}"
         )
-    found: Found = json.loads((folder / "stdout").read_text().splitlines()[-1])
-    return {**found, "megabytes": max(peak, found["megabytes"])}
+    usage: Found = json.loads((folder / "stdout").read_text().splitlines()[-1])
+    return {**usage, "megabytes": max(peak, usage["megabytes"])}
 
 
 def held(pid: int) -> float:
@@ -152,10 +152,10 @@ def measure(folder: Path, copies: int, rounds: int) -> dict[str, Any]:
     processor: dict[str, float] = {}
 
     def once(stage: str, way: str) -> float:
-        found = run(folders[way], *WORK[way][stage])
-        memory[f"{stage}, {way}"] = max(found["megabytes"], memory.get(f"{stage}, {way}", 0.0))
-        processor[f"{stage}, {way}"] = found["processor_seconds"]
-        return found["seconds"]
+        usage = run(folders[way], *WORK[way][stage])
+        memory[f"{stage}, {way}"] = max(usage["megabytes"], memory.get(f"{stage}, {way}", 0.0))
+        processor[f"{stage}, {way}"] = usage["processor_seconds"]
+        return usage["seconds"]
 
     if rounds:
         ways = {f"{stage}, {way}": partial(once, stage, way) for stage in STAGES for way in WORK}
@@ -169,10 +169,10 @@ def measure(folder: Path, copies: int, rounds: int) -> dict[str, Any]:
     print(f"\n{rows:,} rows, {kept:,} kept")
     figures = {}
     for stages in (*((stage,) for stage in STAGES), STAGES):
-        found = speeds(seconds, rows, stages)
+        rates = speeds(seconds, rows, stages)
         name = " and ".join(stages)
-        figures[name] = summary(found, ours=OURS, higher_is_better=True)
-        print(f"\n{name}\n" + table(found, ours=OURS, unit="rows a second", higher_is_better=True))
+        figures[name] = summary(rates, ours=OURS, higher_is_better=True)
+        print(f"\n{name}\n" + table(rates, ours=OURS, unit="rows a second", higher_is_better=True))
     print()
     for name, megabytes in memory.items():
         print(f"{name}: {megabytes:,.0f} MB, {processor[name]:,.1f} s of a processor", flush=True)
@@ -187,8 +187,8 @@ def measure(folder: Path, copies: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        found = [measure(Path(temporary), copies, rounds) for copies, rounds in (*ROUNDS.items(), (COPIES, 0))]
-    files.write_json(RESULT, {"machine": machine(), "rounds": list(ROUNDS.values()), "sizes": found})
+        sizes = [measure(Path(temporary), copies, rounds) for copies, rounds in (*ROUNDS.items(), (COPIES, 0))]
+    files.write_json(RESULT, {"machine": machine(), "rounds": list(ROUNDS.values()), "sizes": sizes})
 
 
 if __name__ == "__main__":

@@ -139,8 +139,8 @@ def complaints() -> Rows:
 def made(told: Callable[[str], Told]) -> Rows:
     """Return the tweets with the text and label that `told` makes of each, those only of which it makes some."""
     rows = crowdflower()
-    found = [(number, *pair) for number, text in enumerate(rows["text"]) if (pair := told(text))]
-    numbers, texts, labels = zip(*found, strict=True)
+    labelled = [(number, *pair) for number, text in enumerate(rows["text"]) if (pair := told(text))]
+    numbers, texts, labels = zip(*labelled, strict=True)
     changed = rows.iloc[list(numbers)].assign(text=texts, label=labels)
     return distinct(changed[changed["text"].str.contains(r"\w")])  # a tweet may have been one hashtag and nothing else
 
@@ -158,9 +158,9 @@ def hashtags() -> Rows:
     rank = {tag: number for number, tag in enumerate(common)}
 
     def hashtag(text: str) -> Told:
-        found = tags_of(text) & rank.keys()
+        ranked = tags_of(text) & rank.keys()
         bare = HASHTAG.sub(lambda match: " " if match[1].lower() in rank else match[0], text)
-        return (bare, max(found, key=rank.__getitem__)) if found else None
+        return (bare, max(ranked, key=rank.__getitem__)) if ranked else None
 
     return made(hashtag)
 
@@ -172,17 +172,17 @@ def tags_of(text: str) -> set[str]:
 
 def gap(text: str) -> Told:
     """Return a tweet with ___ in place of one of its prepositions, as good as random, and that preposition."""
-    found = list(PREPOSITION.finditer(text))
-    if not found:
+    prepositions = list(PREPOSITION.finditer(text))
+    if not prepositions:
         return None
-    one = found[int(sha256(text), 16) % len(found)]
+    one = prepositions[int(sha256(text), 16) % len(prepositions)]
     return f"{text[: one.start()]}{GAP}{text[one.end() :]}", one[0].lower()
 
 
 def ending(text: str) -> Told:
     """Return a tweet without the mark that it ends in, and what that makes of it; links and tags may follow it."""
-    found = ENDING.search(text)
-    return (ENDING.sub("", text), ENDINGS[found[1]]) if found else None
+    match = ENDING.search(text)
+    return (ENDING.sub("", text), ENDINGS[match[1]]) if match else None
 
 
 def rated(archive: Path, source: str, labels: dict[str, float]) -> Rows:
@@ -192,8 +192,8 @@ def rated(archive: Path, source: str, labels: dict[str, float]) -> Rows:
         lines = [line.decode("utf-8").rstrip("\r\n").split("\t", 2) for line in file]
     edges = [-4.0, *labels.values()]
     ratings = pd.Series([float(rating) for _, rating, _ in lines])
-    found = pd.cut(ratings, edges, labels=list(labels), include_lowest=True).astype(str)
-    return pd.DataFrame({"text": [text for *_, text in lines], "label": found})
+    sentence_labels = pd.cut(ratings, edges, labels=list(labels), include_lowest=True).astype(str)
+    return pd.DataFrame({"text": [text for *_, text in lines], "label": sentence_labels})
 
 
 def downloaded(requirement: str, name: str, sha256: str, *options: str) -> Path:

@@ -40,15 +40,15 @@ def sources(held_out: list[str], covid19: Path | None) -> dict[str, list[str]]:
     """Return the texts of each shifted source but the mix of labels, ROWS at most."""
     rng = random.Random(SEED)  # noqa: S311
     some = rng.sample(held_out, min(ROWS, len(held_out)))
-    found = {
+    shifted = {
         f"{HELD_OUT}, words shuffled": [move_words(1.0)(text, rng) for text in some],
         f"{HELD_OUT} in upper case": [text.upper() for text in some],
         "comments in Indonesian": rng.sample(datasets.indonesian(), ROWS),
     }
     if covid19:
         texts = datasets.covid19(covid19, labels=3)["text"].tolist()
-        found["tweets on COVID-19"] = rng.sample(texts, min(ROWS, len(texts)))
-    return found
+        shifted["tweets on COVID-19"] = rng.sample(texts, min(ROWS, len(texts)))
+    return shifted
 
 
 def measure(served: models.Served, draw: Callable[[], drift_statistics.Texts], windows: int) -> Source:
@@ -58,7 +58,7 @@ def measure(served: models.Served, draw: Callable[[], drift_statistics.Texts], w
         drift_statistics.alarms(comparison.statistics(draw()), served.reference.thresholds)
         for _ in track(range(windows), desc="draw", unit="windows", leave=False)
     ]
-    each = {name: sum(name in found for found in alarmed) for name in drift_statistics.STATISTICS}
+    each = {name: sum(name in names for names in alarmed) for name in drift_statistics.STATISTICS}
     return {"windows": windows, "alarms": sum(map(bool, alarmed)), "statistics": each}
 
 
@@ -76,10 +76,10 @@ def of_another_mix(
 def table(report: dict[str, Any]) -> str:
     """Return the report as a Markdown table: of each source the share of the windows that alarm, and on what."""
     rows = []
-    for name, found in sorted(report["sources"].items(), key=lambda source: not source[0].startswith(HELD_OUT)):
-        each = sorted(found["statistics"].items(), key=lambda item: -item[1])
-        told = ", ".join(f"{statistic} {count / found['windows']:.0%}" for statistic, count in each if count)
-        rows.append((name, found["windows"], f"{found['alarms'] / found['windows']:.1%}", told))
+    for name, counts in sorted(report["sources"].items(), key=lambda source: not source[0].startswith(HELD_OUT)):
+        each = sorted(counts["statistics"].items(), key=lambda item: -item[1])
+        told = ", ".join(f"{statistic} {count / counts['windows']:.0%}" for statistic, count in each if count)
+        rows.append((name, counts["windows"], f"{counts['alarms'] / counts['windows']:.1%}", told))
     return markdown.table(("windows of", "windows", "with an alarm", "on what, in how many of them"), rows)
 
 
@@ -101,12 +101,12 @@ def run(covid19: Path | None) -> dict[str, Any]:
         return lambda: seen.take(rng.choice(len(seen), size, replace=False))
 
     held_out = described(HELD_OUT, texts)
-    found = {HELD_OUT: measure(served, window_of(held_out), WINDOWS)}
+    measurements = {HELD_OUT: measure(served, window_of(held_out), WINDOWS)}
     for name, shifted in sources(texts, covid19).items():
-        found[name] = measure(served, window_of(described(name, shifted)), SHIFTED)
+        measurements[name] = measure(served, window_of(described(name, shifted)), SHIFTED)
     mix = f"{HELD_OUT}, {MIX:.0%} of them {served.labels[np.bincount(truth).argmin()]}"
-    found[mix] = measure(served, lambda: of_another_mix(held_out, truth, size, rng), SHIFTED)
-    return {"machine": machine(), "window": size, "sources": found}
+    measurements[mix] = measure(served, lambda: of_another_mix(held_out, truth, size, rng), SHIFTED)
+    return {"machine": machine(), "window": size, "sources": measurements}
 
 
 def main() -> None:

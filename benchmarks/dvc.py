@@ -58,14 +58,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "clone"
         copy_of_clone(folder)
-        found = measure(folder)
-    extra = [changed - alone for changed, alone in zip(found[CHANGED], found[ALONE], strict=True)]
-    beyond = {CHANGED: turns.Spread.of(extra), NOTHING: turns.Spread.of(found[NOTHING])}
-    rows = [(name, turns.Spread.of(values), beyond.get(name, "")) for name, values in found.items()]
+        seconds = measure(folder)
+    extra = [changed - alone for changed, alone in zip(seconds[CHANGED], seconds[ALONE], strict=True)]
+    beyond = {CHANGED: turns.Spread.of(extra), NOTHING: turns.Spread.of(seconds[NOTHING])}
+    rows = [(name, turns.Spread.of(values), beyond.get(name, "")) for name, values in seconds.items()]
     print(markdown.table(("", "s", "s beyond the stages"), rows))
     report = {
         "machine": machine(),
-        "seconds": {name: {"runs": values, **vars(turns.Spread.of(values))} for name, values in found.items()},
+        "seconds": {name: {"runs": values, **vars(turns.Spread.of(values))} for name, values in seconds.items()},
         "seconds_beyond_the_stages": {name: vars(spread) for name, spread in beyond.items()},
     }
     files.write_json(RESULT, report)

@@ -24,13 +24,13 @@ LARGEST = 4
 def required(path: Path) -> list[Requirement]:
     """Return what a requirements file asks for on this system."""
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    found = map(Requirement, filter(None, lines))
-    return [requirement for requirement in found if not requirement.marker or requirement.marker.evaluate()]
+    requirements = map(Requirement, filter(None, lines))
+    return [requirement for requirement in requirements if not requirement.marker or requirement.marker.evaluate()]
 
 
 def installed(wanted: list[Requirement]) -> dict[str, Distribution]:
     """Return the distributions that the requirements need, directly or not. Raises UserError when one is missing."""
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     seen = set()
     while wanted:
         requirement = wanted.pop()
@@ -40,12 +40,12 @@ def installed(wanted: list[Requirement]) -> dict[str, Distribution]:
                 continue
             seen.add((name, extra))
             try:
-                found[name] = distribution(name)
+                distributions[name] = distribution(name)
             except PackageNotFoundError:
                 raise UserError(f"{name}: not installed; `make setup-dev` installs it") from None
-            needs = map(Requirement, found[name].requires or [])
+            needs = map(Requirement, distributions[name].requires or [])
             wanted += [need for need in needs if not need.marker or need.marker.evaluate({"extra": extra})]
-    return found
+    return distributions
 
 
 def megabytes(package: Distribution) -> float:
@@ -58,12 +58,12 @@ def megabytes(package: Distribution) -> float:
 def main() -> None:
     report = {}
     for name in ("requirements-serve.txt", "requirements.txt"):
-        sizes = {package: megabytes(found) for package, found in installed(required(Path(name))).items()}
+        sizes = {package: megabytes(installation) for package, installation in installed(required(Path(name))).items()}
         largest = sorted(sizes, key=lambda package: -sizes[package])[:LARGEST]
         report[name] = {"megabytes": sum(sizes.values()), "packages": len(sizes)}
         parts = ", ".join(f"{package} {sizes[package]:.0f}" for package in largest)
         print(f"{name}: {sum(sizes.values()):,.0f} MB in {len(sizes)} packages; the largest: {parts}")
-    served, trained = (found["megabytes"] for found in report.values())
+    served, trained = (environment["megabytes"] for environment in report.values())
     print(f"the service needs {served / trained:.2f} of what the pipeline needs")
     files.write_json(RESULT, {**report, "ratio": served / trained})
 

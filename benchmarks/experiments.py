@@ -65,7 +65,7 @@ def overhead(folder: Path) -> dict[str, float]:
             if output.count("Running stage") != 1:
                 raise UserError(f"{' '.join(command)}: needs to run one stage, ran {output.count('Running stage')}")
             times[name].append(seconds)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(durations) for name, durations in times.items()}
 
 
 def show(folder: Path) -> dict[str, Any]:
@@ -91,15 +91,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "clone"
         copy_of_clone(folder)
-        found = {"overhead": overhead(folder), "show": show(folder)}
-    alone = found["overhead"]["stage"]
-    table = found["show"]
+        measurements = {"overhead": overhead(folder), "show": show(folder)}
+    alone = measurements["overhead"]["stage"]
+    table = measurements["show"]
     print(f"the table of {table['experiments']} experiments: {table['first']:.1f} s, again {table['again']:.1f} s")
     print(f"python -m stages.fetch: {alone:.1f} s")
     for name, title in (("exp_run", "dvc exp run"), ("exp_run_temp", "dvc exp run --temp")):
-        seconds = found["overhead"][name]
+        seconds = measurements["overhead"][name]
         print(f"{title}: {seconds:.1f} s, {seconds - alone:+.1f} s, {seconds / alone:.2f} times the stage")
-    files.write_json(RESULT, {"machine": machine(), "repeats": REPEATS, "seconds": found})
+    files.write_json(RESULT, {"machine": machine(), "repeats": REPEATS, "seconds": measurements})
 
 
 if __name__ == "__main__":

@@ -55,23 +55,23 @@ def stacks(svg: Path) -> Counter[Stack]:
             begin, samples = (int(box.attrib[INFERNO + name]) for name in ("x", "w"))
             name = re.sub(r" \([\d,]+ samples.*", "", title.text or "")
             boxes.append((begin, float(box.attrib["y"]), samples, name))
-    found: Counter[Stack] = Counter()
+    stack_samples: Counter[Stack] = Counter()
     above: list[tuple[float, str]] = []  # the boxes that this one hangs from
     for _, y, samples, name in sorted(boxes):
         above = [box for box in above if box[0] < y]
-        found[tuple(name for _, name in above)] -= samples
+        stack_samples[tuple(name for _, name in above)] -= samples
         above.append((y, name))
-        found[tuple(name for _, name in above)] += samples
-    return +found
+        stack_samples[tuple(name for _, name in above)] += samples
+    return +stack_samples
 
 
-def shares(found: Mapping[Stack, int], parts: Mapping[str, str]) -> dict[str, float]:
+def shares(stack_samples: Mapping[Stack, int], parts: Mapping[str, str]) -> dict[str, float]:
     """Return the share of each part, the largest first; `parts` are patterns of functions.
 
     A sample belongs to the first part that has the innermost function, or else the one that called it, and so on.
     """
     counted: Counter[str] = Counter()
-    for stack, samples in found.items():
+    for stack, samples in stack_samples.items():
         if re.search(WAITS, stack[-1]):
             continue
         named = (name for function in reversed(stack) for name, like in parts.items() if re.search(like, function))
@@ -79,6 +79,6 @@ def shares(found: Mapping[Stack, int], parts: Mapping[str, str]) -> dict[str, fl
     return {name: samples / counted.total() for name, samples in counted.most_common()}
 
 
-def table(found: Mapping[str, float]) -> str:
+def table(part_shares: Mapping[str, float]) -> str:
     """Return the shares as Markdown."""
-    return markdown.table(["part", "share"], [(name, f"{share:.1%}") for name, share in found.items()])
+    return markdown.table(["part", "share"], [(name, f"{share:.1%}") for name, share in part_shares.items()])

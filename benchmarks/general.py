@@ -44,7 +44,7 @@ def chosen(names: list[str], tasks: dict[str, datasets.Task]) -> list[Set]:
 
     Those with a name are made. Raises UserError for what is neither a name nor a folder.
     """
-    found = []
+    sets = []
     for name in names or tasks:
         if name in tasks:
             folder, about = datasets.CACHE / "sets" / name, tasks[name].about
@@ -56,8 +56,8 @@ def chosen(names: list[str], tasks: dict[str, datasets.Task]) -> list[Set]:
         digest = hashlib.sha256()
         for file in sorted(folder.iterdir()):
             digest.update(f"{file.name} {files.sha256(file)}\n".encode())
-        found.append({"set": folder.name, "task": about, "folder": folder, "sha256": digest.hexdigest()})
-    return found
+        sets.append({"set": folder.name, "task": about, "folder": folder, "sha256": digest.hexdigest()})
+    return sets
 
 
 def measured(one: Set) -> dict[str, Any]:
@@ -82,7 +82,9 @@ def scores(clone: Path) -> dict[str, Any]:
         files.read_json(clone / f"metrics/{name}.json") for name in ("prepare", "train", "evaluate")
     )
     splits = {part["split"]: part for part in prepared["splits"]}
-    [difference] = [found for found in report["transformer_minus_baseline"] if found["score"] == "macro_f1"]
+    [difference] = [
+        comparison for comparison in report["transformer_minus_baseline"] if comparison["score"] == "macro_f1"
+    ]
     return {
         "rows": {name: part["rows"] for name, part in splits.items()},
         "labels": splits[TRAIN]["labels"],
@@ -98,8 +100,8 @@ def scores(clone: Path) -> dict[str, Any]:
 def kept(one: Set, revision: str) -> dict[str, Any] | None:
     """Return the results of a set at a commit, from the run that measured it, if there was one."""
     path = datasets.CACHE / f"{one['set']}.json"
-    found = files.read_json(path) if path.exists() else {}
-    return found if (found.get("commit"), found.get("sha256")) == (revision, one["sha256"]) else None
+    result = files.read_json(path) if path.exists() else {}
+    return result if (result.get("commit"), result.get("sha256")) == (revision, one["sha256"]) else None
 
 
 def measure(sets: list[Set], revision: str) -> None:
@@ -115,12 +117,12 @@ def measure(sets: list[Set], revision: str) -> None:
         files.write_json(datasets.CACHE / f"{one['set']}.json", {**facts, "commit": revision, **measured(one)})
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
     titles = ["set", "task", "classes", "rows: train, test", "largest class to smallest"]
     titles += ["macro-F1: transformer", "TF-IDF baseline", "difference", "steps", "training (s)"]
     rows = []
-    for one in found:
+    for one in results:
         counts = [label["rows"] for label in one["labels"]]
         model, baseline, difference = (one[name] for name in ("transformer", "baseline", "transformer_minus_baseline"))
         cells = [one["set"], one["task"], str(len(counts)), f"{one['rows'][TRAIN]:,}, {one['rows'][TEST]:,}"]
@@ -143,10 +145,10 @@ def main() -> None:
         print("general: without the COVID-19 tweets; --covid19 names their folder")
     sets = chosen(options.names, tasks)
     measure([one for one in sets if kept(one, revision) is None], revision)
-    found = [result for one in sets if (result := kept(one, revision))]
-    print(table(found))
+    results = [result for one in sets if (result := kept(one, revision))]
+    print(table(results))
     if not options.names:
-        files.write_json(RESULT, {"machine": machine(), "sets": found})
+        files.write_json(RESULT, {"machine": machine(), "sets": results})
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ while new := ours() - done:
 def commands(root: Path) -> list[str]:
     """Return the modules of a checkout that `python -m` runs, the stages first."""
     paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
-    found = [path for path in paths if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
-    return [".".join(path.relative_to(root).with_suffix("").parts) for path in found]
+    runnable = [path for path in paths if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    return [".".join(path.relative_to(root).with_suffix("").parts) for path in runnable]
 
 
 def processor_seconds(root: Path, *arguments: str) -> float:
@@ -86,25 +86,26 @@ def shares(root: Path, entry: str) -> dict[str, float]:
 
 def ways(checkouts: dict[str, Path]) -> dict[str, Callable[[], float]]:
     """Return how to measure each command of each checkout, under names such as `stages.train, here, at work`."""
-    found: dict[str, Callable[[], float]] = {TORCH: partial(processor_seconds, Path(), "-c", TORCH)}
+    timers: dict[str, Callable[[], float]] = {TORCH: partial(processor_seconds, Path(), "-c", TORCH)}
     for name, root in checkouts.items():
         for entry in commands(root):
             code = f"import {entry}"
-            found[f"{entry}, {name}"] = partial(processor_seconds, root, "-c", code)
+            timers[f"{entry}, {name}"] = partial(processor_seconds, root, "-c", code)
             if entry.startswith(STAGES):
-                found[f"{entry}, {name}, at work"] = partial(processor_seconds, root, "-c", code + AT_WORK)
+                timers[f"{entry}, {name}, at work"] = partial(processor_seconds, root, "-c", code + AT_WORK)
         if (root / "models/onnx").is_dir():
-            found[f"{ONE_TWEET}, {name}"] = partial(processor_seconds, root, *ONE_TWEET_COMMAND)
-    return found
+            timers[f"{ONE_TWEET}, {name}"] = partial(processor_seconds, root, *ONE_TWEET_COMMAND)
+    return timers
 
 
-def table(found: dict[str, list[float]], checkouts: dict[str, Path], largest: dict[str, dict[str, float]]) -> str:
+def table(seconds: dict[str, list[float]], checkouts: dict[str, Path], largest: dict[str, dict[str, float]]) -> str:
     """Return a Markdown table with a line for each command: ratios to `import torch`, and the largest packages here."""
     columns = [f"{name}{kind}" for name in checkouts for kind in ("", ", at work")]
     rows = []
-    for entry in dict.fromkeys(name.split(", ")[0] for name in found if name != TORCH):
+    for entry in dict.fromkeys(name.split(", ")[0] for name in seconds if name != TORCH):
         cells = [
-            str(turns.ratio(found[name], found[TORCH])) if (name := f"{entry}, {c}") in found else "" for c in columns
+            str(turns.ratio(seconds[name], seconds[TORCH])) if (name := f"{entry}, {c}") in seconds else ""
+            for c in columns
         ]
         most = ", ".join(f"{package} {share:.0%}" for package, share in list(largest.get(entry, {}).items())[:LARGEST])
         rows.append((entry, *cells, most))
@@ -117,14 +118,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     checkouts = {HERE: Path()} | ({BESIDE: options.beside} if options.beside else {})
-    found = turns.by_turns(ways(checkouts), options.rounds)
+    seconds = turns.by_turns(ways(checkouts), options.rounds)
     largest = {entry: shares(Path(), entry) for entry in commands(Path())}
-    print(f"import torch: {turns.Spread.of(found[TORCH])} s of processor time; all else in multiples of it\n")
-    print(table(found, checkouts, largest))
+    print(f"import torch: {turns.Spread.of(seconds[TORCH])} s of processor time; all else in multiples of it\n")
+    print(table(seconds, checkouts, largest))
     report: dict[str, Any] = {
         "machine": machine(),
-        "import_torch_seconds": vars(turns.Spread.of(found[TORCH])),
-        "ratios": {name: vars(turns.ratio(values, found[TORCH])) for name, values in found.items() if name != TORCH},
+        "import_torch_seconds": vars(turns.Spread.of(seconds[TORCH])),
+        "ratios": {
+            name: vars(turns.ratio(values, seconds[TORCH])) for name, values in seconds.items() if name != TORCH
+        },
         "shares": {entry: dict(list(parts.items())[:LARGEST]) for entry, parts in largest.items()},
     }
     files.write_json(RESULT, report)

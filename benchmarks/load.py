@@ -109,12 +109,12 @@ def k6(url: str, texts: Path, rate: int, seconds: float) -> Found:
     )
     if done.returncode:
         raise UserError(f"k6: {one_line(RuntimeError(done.stderr[-300:]))}")
-    found = Found(rate=rate, seconds=seconds, **json.loads(done.stdout))
-    verdict = "" if found.is_sustained else ", not sustained"
-    sys.stderr.write(f"{rate}/s: p95 {found.p95:.0f} ms, {found.ok} answered{verdict}\n")
+    summary = Found(rate=rate, seconds=seconds, **json.loads(done.stdout))
+    verdict = "" if summary.is_sustained else ", not sustained"
+    sys.stderr.write(f"{rate}/s: p95 {summary.p95:.0f} ms, {summary.ok} answered{verdict}\n")
     for line in done.stderr.splitlines()[:3]:
         sys.stderr.write(f"  {line}\n")
-    return found
+    return summary
 
 
 @dataclass
@@ -170,7 +170,7 @@ def saturation(measure: Measure) -> tuple[int, list[Found]]:
     while low and high / low > FINE:
         tried.append(measure(round((low * high) ** 0.5)))
         low, high = (tried[-1].rate, high) if tried[-1].is_sustained else (low, tried[-1].rate)
-    return low, sorted(tried, key=lambda found: found.rate)
+    return low, sorted(tried, key=lambda summary: summary.rate)
 
 
 def alone(model: exported.Exported, texts: list[str]) -> float:
@@ -192,9 +192,9 @@ def reloads(texts: Path, rate: int) -> dict[str, Any]:
         ]
         for timer in timers:
             timer.start()
-        found = k6(running.url, texts, rate, LOAD_SECONDS)
+        summary = k6(running.url, texts, rate, LOAD_SECONDS)
         _wait_for_reloads(running.url)
-    return {"found": asdict(found), "megabytes": max(megabytes)}
+    return {"found": asdict(summary), "megabytes": max(megabytes)}
 
 
 def _wait_for_reloads(url: str) -> None:
@@ -205,8 +205,8 @@ def _wait_for_reloads(url: str) -> None:
             raise UserError(f"the service has reloaded {done:.0f} times; it was told {RELOADS} times")
         time.sleep(0.1)
         with urllib.request.urlopen(f"{url}/metrics", timeout=START) as answer:  # noqa: S310  loopback
-            found = RELOADED.search(answer.read().decode())
-        done = float(found[1]) if found else 0.0
+            match = RELOADED.search(answer.read().decode())
+        done = float(match[1]) if match else 0.0
 
 
 def drain(texts: Path, rate: int) -> tuple[Found, float]:
@@ -222,9 +222,9 @@ def drain(texts: Path, rate: int) -> tuple[Found, float]:
     with service() as running:
         ending = threading.Timer(LOAD_SECONDS / 2, end)
         ending.start()
-        found = k6(running.url, texts, rate, LOAD_SECONDS)
+        summary = k6(running.url, texts, rate, LOAD_SECONDS)
         ending.join()
-    return found, ended[0]
+    return summary, ended[0]
 
 
 @contextlib.contextmanager
@@ -251,17 +251,17 @@ def soak(texts: Path, rate: int, seconds: float) -> dict[str, Any]:
     with service() as running:
         k6(running.url, texts, rate, LOAD_SECONDS)  # warms up
         with memory(running) as sampled:
-            found = k6(running.url, texts, rate, seconds)
+            summary = k6(running.url, texts, rate, seconds)
     fifth = max(1, len(sampled) // 5)
     first, last = float(np.median(sampled[:fifth])), float(np.median(sampled[-fifth:]))
-    return {"seconds": seconds, "found": asdict(found), **dict(zip(MEMORY, (first, last, max(sampled)), strict=True))}
+    return {"seconds": seconds, "found": asdict(summary), **dict(zip(MEMORY, (first, last, max(sampled)), strict=True))}
 
 
 def rates(report: dict[str, Any]) -> str:
     """Return a Markdown table of what was found at each rate."""
-    found = [Found(**each) for each in report["rates"]]
+    summaries = [Found(**each) for each in report["rates"]]
     rows = []
-    for each in found:
+    for each in summaries:
         times = [f"{value:.0f}" for value in (each.p50, each.p95, each.p99)]
         rows.append((each.rate, f"{each.ok / each.took:.0f}", *times, each.busy, each.lost - each.busy))
     return markdown.table(("requests/s", "answered/s", "p50, ms", "p95", "p99", "503", "lost"), rows)

@@ -71,7 +71,7 @@ def agreement(answers: dict[str, Floats]) -> dict[str, dict[str, float]]:
 
     Raises UserError when a probability of those that are not quantised differs by more than TOLERANCE.
     """
-    truth, found = answers[PIPELINE], {}
+    truth, agreements = answers[PIPELINE], {}
     allowed = {
         EXPORTED: 1.0,
         OURS: TOLERANCE["bf16" if has_bf16("cpu") else "fp32"],
@@ -82,8 +82,8 @@ def agreement(answers: dict[str, Floats]) -> dict[str, dict[str, float]]:
         if difference > tolerance:
             raise UserError(f"{name}: a probability differs from the pipeline's by {difference:.2g}")
         same = float((answers[name].argmax(1) == truth.argmax(1)).mean())
-        found[name] = {"same_labels": same, "largest_difference": difference}
-    return found
+        agreements[name] = {"same_labels": same, "largest_difference": difference}
+    return agreements
 
 
 def batches(labelling: dict[str, Way], texts: Sequence[str]) -> tuple[dict[str, list[float]], dict[str, Floats]]:
@@ -92,11 +92,11 @@ def batches(labelling: dict[str, Way], texts: Sequence[str]) -> tuple[dict[str, 
 
     def timed(name: str) -> float:
         begin = time.perf_counter()
-        found = labelling[name](texts)
+        probabilities = labelling[name](texts)
         seconds = time.perf_counter() - begin
-        if name in (EXPORTED, OURS) and not np.array_equal(answers.setdefault(name, found), found):
+        if name in (EXPORTED, OURS) and not np.array_equal(answers.setdefault(name, probabilities), probabilities):
             raise UserError(f"{name}: gives other probabilities from run to run")
-        answers[name] = found
+        answers[name] = probabilities
         return len(texts) / seconds
 
     return turns.by_turns({name: partial(timed, name) for name in labelling}, ROUNDS), answers
@@ -107,7 +107,7 @@ def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[fl
 
     Tweet by tweet, the threads of one library would still spin when the next one begins.
     """
-    found: dict[str, list[float]] = {name: [] for name in (EXPORTED, OURS, OURS_FP32, PIPELINE)}
+    durations: dict[str, list[float]] = {name: [] for name in (EXPORTED, OURS, OURS_FP32, PIPELINE)}
 
     def block(name: str, blocks: Iterator[Sequence[str]]) -> float:
         milliseconds = []
@@ -115,12 +115,12 @@ def single(labelling: dict[str, Way], texts: Sequence[str]) -> dict[str, list[fl
             begin = time.perf_counter()
             labelling[name]([text])
             milliseconds.append(1000 * (time.perf_counter() - begin))
-        found[name] += milliseconds[1:]  # the first warms up
+        durations[name] += milliseconds[1:]  # the first warms up
         return 0
 
     blocks = [texts[start : start + BLOCK + 1] for start in range(0, len(texts) - BLOCK, BLOCK + 1)]
-    turns.by_turns({name: partial(block, name, iter(blocks)) for name in found}, len(blocks) - 1)
-    return {name: values[BLOCK:] for name, values in found.items()}  # without the round that warms up
+    turns.by_turns({name: partial(block, name, iter(blocks)) for name in durations}, len(blocks) - 1)
+    return {name: values[BLOCK:] for name, values in durations.items()}  # without the round that warms up
 
 
 def main() -> None:
@@ -136,13 +136,13 @@ def main() -> None:
     print(turns.table(milliseconds, ours=EXPORTED, unit="ms for one tweet", higher_is_better=False))
     print()
     print("95th percentile, ms:", ", ".join(f"{name} {value:.1f}" for name, value in p95.items()))
-    for name, found in agreed.items():
-        same, difference = found["same_labels"], found["largest_difference"]
+    for name, comparison in agreed.items():
+        same, difference = comparison["same_labels"], comparison["largest_difference"]
         print(f"{name}: {same:.2%} of the labels are the pipeline's; probabilities differ by {difference:.2g} at most")
     one = turns.summary(milliseconds, ours=EXPORTED, higher_is_better=False)
-    for name, found in one.items():
-        found["p95"] = p95[name]
-        del found["runs"]  # hundreds
+    for name, summary in one.items():
+        summary["p95"] = p95[name]
+        del summary["runs"]  # hundreds
     report = {
         "machine": machine() | {"bf16": has_bf16("cpu")},
         "threads": THREADS,

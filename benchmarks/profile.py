@@ -87,7 +87,7 @@ def measure(work: Work, steps: int) -> list[dict[str, Any]]:
         with profile(activities=[ProfilerActivity.CPU], schedule=plan, with_flops=True) as profiler:
             trainer.add_callback(Steps(lambda _: profiler.step()))
             timed(trainer)
-    found = [
+    operators = [
         {
             "operator": event.key,
             "calls": event.count / (steps - 1),
@@ -96,35 +96,35 @@ def measure(work: Work, steps: int) -> list[dict[str, Any]]:
         }
         for event in profiler.key_averages()
     ]
-    return sorted(found, key=lambda row: -row["milliseconds"])
+    return sorted(operators, key=lambda row: -row["milliseconds"])
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(operators: list[dict[str, Any]]) -> str:
     """Return the operators as Markdown."""
-    total = sum(row["milliseconds"] for row in found)
-    shown = [row for row in found if row["milliseconds"] >= SHOWN * total]
+    total = sum(row["milliseconds"] for row in operators)
+    shown = [row for row in operators if row["milliseconds"] >= SHOWN * total]
     rest = total - sum(row["milliseconds"] for row in shown)
     rows = [(row["operator"], f"{row['calls']:.0f}", row["milliseconds"]) for row in shown]
-    rows.append((f"{len(found) - len(shown)} others", "", rest))
+    rows.append((f"{len(operators) - len(shown)} others", "", rest))
     return markdown.table(
         ["operator", "calls a step", "ms a step", "share"],
         [(name, calls, f"{spent:.1f}", f"{spent / total:.0%}") for name, calls, spent in rows],
     )
 
 
-def products(found: list[dict[str, Any]]) -> dict[str, float]:
+def products(operators: list[dict[str, Any]]) -> dict[str, float]:
     """Return milliseconds and FLOP of the matrix products in a step."""
-    rows = [row for row in found if row["operator"] in PRODUCTS]
+    rows = [row for row in operators if row["operator"] in PRODUCTS]
     return {name: sum(row[name] for row in rows) for name in ("milliseconds", "flop")}
 
 
 def training(work: Work, steps: int) -> dict[str, Any]:
     """Return the operators of a step, what the matrix products reach, and the shares of its parts."""
-    found = measure(work, steps)
+    operators = measure(work, steps)
     best = peak("cpu", work.settings.precision)
-    total, part_of = sum(row["milliseconds"] for row in found), products(found)
+    total, part_of = sum(row["milliseconds"] for row in operators), products(operators)
     rate = part_of["flop"] / part_of["milliseconds"] * 1000
-    print(f"Training, a step:\n\n{table(found)}")
+    print(f"Training, a step:\n\n{table(operators)}")
     print(
         f"\nmatrix products: {part_of['milliseconds']:.0f} of {total:.0f} ms, at {rate / 1e9:.0f} GFLOP/s;"
         f" the peak: {best / 1e9:.0f}\n"
@@ -139,7 +139,7 @@ def training(work: Work, steps: int) -> dict[str, Any]:
         trainer.args.max_steps = steps + 1
         trainer.add_callback(Steps(record))
         timed(trainer)
-    return {"peak_flops": best, "operators": found, "products": part_of, "parts": parts("training", TRAINING)}
+    return {"peak_flops": best, "operators": operators, "products": part_of, "parts": parts("training", TRAINING)}
 
 
 def serving(seconds: float) -> dict[str, Any]:
@@ -151,19 +151,19 @@ def serving(seconds: float) -> dict[str, Any]:
         process = psutil.Process(running.process.pid)
         with flame.recorded(process.pid, FLAMES / "serving.svg"):
             begin, before = time.perf_counter(), process.cpu_times()
-            found = load.k6(running.url, texts, RATE, seconds)
+            summary = load.k6(running.url, texts, RATE, seconds)
             after, took = process.cpu_times(), time.perf_counter() - begin
     busy = (after.user + after.system - before.user - before.system) / took
-    print(f"Serving, {RATE} requests a second: {busy:.2f} processors busy, p50 {found.p50:.0f} ms\n")
-    return {"rate": RATE, "processors": busy, "p50": found.p50, "parts": parts("serving", SERVING)}
+    print(f"Serving, {RATE} requests a second: {busy:.2f} processors busy, p50 {summary.p50:.0f} ms\n")
+    return {"rate": RATE, "processors": busy, "p50": summary.p50, "parts": parts("serving", SERVING)}
 
 
 def parts(name: str, known: Mapping[str, str]) -> dict[str, float]:
     """Print and return the shares of the parts of a flame graph."""
     svg = FLAMES / f"{name}.svg"
-    found = flame.shares(flame.stacks(svg), known)
-    print(f"{flame.table(found)}\n\n{svg} shows more\n")
-    return found
+    shares = flame.shares(flame.stacks(svg), known)
+    print(f"{flame.table(shares)}\n\n{svg} shows more\n")
+    return shares
 
 
 def main() -> None:

@@ -43,9 +43,11 @@ def main() -> None:
                 pulled = size(clone / ".dvc/cache/files")
         finally:
             timed(source, "python", "-m", "tools.gcs", "stop")
-    found = {"push": push, "pull": statistics.median(pulls), "pull_again": statistics.median(again)}
-    print(f"{pulled:.1f} MB: dvc push {push:.1f} s, dvc pull {found['pull']:.1f} s, again {found['pull_again']:.1f} s")
-    files.write_json(RESULT, {"machine": machine(), "repeats": REPEATS, "megabytes": pulled, "seconds": found})
+    seconds = {"push": push, "pull": statistics.median(pulls), "pull_again": statistics.median(again)}
+    print(
+        f"{pulled:.1f} MB: dvc push {push:.1f} s, dvc pull {seconds['pull']:.1f} s, again {seconds['pull_again']:.1f} s"
+    )
+    files.write_json(RESULT, {"machine": machine(), "repeats": REPEATS, "megabytes": pulled, "seconds": seconds})
 
 
 if __name__ == "__main__":

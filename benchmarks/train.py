@@ -266,13 +266,13 @@ def main() -> None:
     options = parser.parse_args()
     work = Work.load()
     with threads(work.settings.threads):
-        found = measure(work, options.steps, options.rounds)
-        peaks = found.pop(PEAK)
+        speeds = measure(work, options.steps, options.rounds)
+        peaks = speeds.pop(PEAK)
         flop = flop_per_tweet(work, options.steps * work.settings.batch_size)
-        share = [speed * flop / peak for speed, peak in zip(found[OURS], peaks, strict=True)]
-        print(turns.table(found, ours=OURS, unit="tweets/s", higher_is_better=True))
+        share = [speed * flop / peak for speed, peak in zip(speeds[OURS], peaks, strict=True)]
+        print(turns.table(speeds, ours=OURS, unit="tweets/s", higher_is_better=True))
         print(f"\nshare of the peak: {turns.Spread.of(share)} of {turns.Spread.of([p / 1e9 for p in peaks])} GFLOP/s\n")
-        fastest = max(SIZES, key=lambda size: statistics.median(found[f"{TUNED} {size}"]))
+        fastest = max(SIZES, key=lambda size: statistics.median(speeds[f"{TUNED} {size}"]))
         wait = waiting(work, fastest)
     for name, row in wait.items():
         reached = (
@@ -283,7 +283,7 @@ def main() -> None:
         "machine": machine(),
         "device": torch.cuda.get_device_name() if work.device == "cuda" else work.device,
         "steps": options.steps * options.rounds,
-        "tweets_per_second": turns.summary(found, ours=OURS, higher_is_better=True),
+        "tweets_per_second": turns.summary(speeds, ours=OURS, higher_is_better=True),
         "peak_flops": vars(turns.Spread.of(peaks)),
         "share_of_peak": vars(turns.Spread.of(share)),
         "time_to_macro_f1": {"target": TARGET, "ways": wait},

@@ -89,13 +89,13 @@ def main() -> None:
     options = parser.parse_args()
     work = Work.load()
     with threads(work.settings.threads):
-        found = {
+        measurements = {
             "training": turns.by_turns(trainings(work, options.steps), options.rounds),
             "evaluation": turns.by_turns(evaluations(work), options.rounds),
         }
-    for name, runs in found.items():
+    for name, runs in measurements.items():
         print(f"{name}\n\n{turns.table(runs, ours=ALL, unit='tweets/s', higher_is_better=True)}\n")
-    report = {name: turns.summary(runs, ours=ALL, higher_is_better=True) for name, runs in found.items()}
+    report = {name: turns.summary(runs, ours=ALL, higher_is_better=True) for name, runs in measurements.items()}
     files.write_json(RESULT, {"machine": machine(), "steps": options.steps * options.rounds, **report})
 
 

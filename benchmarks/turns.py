@@ -28,15 +28,15 @@ class Spread:
 
 def by_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Return what each way returned in `rounds` rounds; all are called once before, to warm up."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    measurements: dict[str, list[float]] = {name: [] for name in ways}
     with track(total=len(ways) * (rounds + 1), desc="measure", unit="runs") as progress:
         for number in range(rounds + 1):
             for name, way in ways.items():
                 value = way()
                 if number:
-                    found[name].append(value)
+                    measurements[name].append(value)
                 progress.update()
-    return found
+    return measurements
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
@@ -44,19 +44,19 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
-def summary(found: Mapping[str, Sequence[float]], *, ours: str, higher_is_better: bool) -> dict[str, Any]:
+def summary(measurements: Mapping[str, Sequence[float]], *, ours: str, higher_is_better: bool) -> dict[str, Any]:
     """Return for each way its spread, and how many times better `ours` is (above 1: better)."""
     result: dict[str, Any] = {}
-    for name, values in found.items():
-        better = ratio(found[ours], values) if higher_is_better else ratio(values, found[ours])
+    for name, values in measurements.items():
+        better = ratio(measurements[ours], values) if higher_is_better else ratio(values, measurements[ours])
         result[name] = {"runs": list(values), **vars(Spread.of(values)), "ours_is_better_by": vars(better)}
     return result
 
 
-def table(found: Mapping[str, Sequence[float]], *, ours: str, unit: str, higher_is_better: bool) -> str:
+def table(measurements: Mapping[str, Sequence[float]], *, ours: str, unit: str, higher_is_better: bool) -> str:
     """Return the measurements as a Markdown table: median [lowest, highest], and how many times better `ours` is."""
     rows = []
-    for name, values in found.items():
-        better = ratio(found[ours], values) if higher_is_better else ratio(values, found[ours])
+    for name, values in measurements.items():
+        better = ratio(measurements[ours], values) if higher_is_better else ratio(values, measurements[ours])
         rows.append((name, Spread.of(values), "" if name == ours else better))
     return markdown.table(("", unit, "ours is better by"), rows)

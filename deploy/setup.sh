@@ -111,7 +111,7 @@ there builds triggers describe tweets-images --region="$REGION" ||
   gcloud builds triggers create github --name=tweets-images --region="$REGION" --branch-pattern='^main$' \
     --repository="projects/$PROJECT/locations/$REGION/connections/github/repositories/tweets" \
     --build-config=deploy/cloudbuild.yaml --service-account="projects/$PROJECT/serviceAccounts/$(account build)" \
-    --ignored-files='**/*.md,benchmarks/**,deploy/**,experiments/**,repository/**,tests/**,tools/**'
+    --ignored-files='**/*.md,benchmarks/**,deploy/**,docs/**,experiments/**,repository/**,tests/**,tools/**'
 
 cat <<END
 == done. On GitHub, once:

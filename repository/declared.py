@@ -35,16 +35,16 @@ LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "
 
 def modules_in(file: Path, root: Path) -> set[str]:
     """Return the names of this repository's modules that a file imports, wherever in it."""
-    found: set[str] = set()
+    imported_names: set[str] = set()
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported_names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = file.relative_to(root).parent.parts
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return {name for name in found if file_of(name, root)}
+            imported_names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in imported_names if file_of(name, root)}
 
 
 def parsed(file: Path) -> ast.Module:
@@ -85,14 +85,14 @@ def section(stage: str) -> Any:
     Imports the stage, so the current folder must be the root of the repository.
     """
     module = importlib.import_module(f"stages.{stage}")
-    found = (
+    section_classes = (
         value
         for value in vars(module).values()
         if dataclasses.is_dataclass(value)
         and value.__module__ == module.__name__
         and f"Section `{stage}`" in (value.__doc__ or "")
     )
-    return next(found, None)
+    return next(section_classes, None)
 
 
 def params(stage: str) -> set[str]:
@@ -102,8 +102,8 @@ def params(stage: str) -> set[str]:
 
 def kinds(stage: str) -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and the type of each param of a stage."""
-    found = section(stage)
-    return _kinds(found, stage) if found else iter(())
+    section_class = section(stage)
+    return _kinds(section_class, stage) if section_class else iter(())
 
 
 def _kinds(cls: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -146,20 +146,20 @@ def pipeline(root: Path) -> str:
 
 def schema(stages: list[str]) -> str:
     """Return the JSON Schema of params.yaml, from the dataclasses of the stages."""
-    sections = {stage: found for stage in stages if (found := section(stage))}
+    sections = {stage: section_class for stage in stages if (section_class := section(stage))}
     named, shared = TypeAdapter.json_schemas(
         [(stage, "validation", TypeAdapter(cls)) for stage, cls in sections.items()],
         title="The hyperparameters of the pipeline, a section for each stage",
     )
     definitions = shared["$defs"]
-    for cls in {cls for found in sections.values() for cls in classes(found)}:
+    for cls in {cls for section_class in sections.values() for cls in classes(section_class)}:
         for name, comment in comments(cls).items():
             definitions[cls.__name__]["properties"][name]["description"] = comment
     properties = {stage: named[stage, "validation"] for stage in sections}
     content = {**shared, "type": "object", "properties": properties, "required": [*properties]}
     text = json.dumps({**content, "additionalProperties": False}, indent=1, sort_keys=True) + "\n"
     return (
-        re.sub(r'^( *)"(gt|ge|lt|le)":', lambda found: f'{found[1]}"{LIMITS[found[2]]}":', text, flags=re.MULTILINE)
+        re.sub(r'^( *)"(gt|ge|lt|le)":', lambda match: f'{match[1]}"{LIMITS[match[2]]}":', text, flags=re.MULTILINE)
         + "\n"
     )
 

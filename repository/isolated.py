@@ -109,12 +109,12 @@ def local_paths(root: Path, values: Iterable[Any]) -> tuple[str, ...]:
 
     Raises UserError for one that leads out of it, which would lead elsewhere from a clone.
     """
-    found = [value for value in values if isinstance(value, str) and not Path(value).is_absolute()]
-    found = [value for value in found if value and (root / value).exists()]
-    for value in found:
+    paths = [value for value in values if isinstance(value, str) and not Path(value).is_absolute()]
+    paths = [value for value in paths if value and (root / value).exists()]
+    for value in paths:
         if not (root / value).resolve().is_relative_to(root.resolve()):
             raise UserError(f"params.yaml: {value}: leads elsewhere from the clone of an experiment; make it absolute")
-    return tuple(found)
+    return tuple(paths)
 
 
 def override(value: Any) -> str:
@@ -196,20 +196,20 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 def end_leftovers(clone: Path) -> None:
     """End an experiment that outlived what had started it: somebody killed that alone."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.cwd() == str(clone) and (is_stage(process) or {"dvc", "exp", "run"} <= set(process.cmdline())):
-                found += [process, *process.children(recursive=True)]
-    kill(found)
+                processes += [process, *process.children(recursive=True)]
+    kill(processes)
 
 
 def killed_in(log: str) -> str:
     """Return which stage a signal ended, as `dvc exp run`'s output tells it, and which signal; "" where none did."""
     pattern = r"^ERROR: failed to reproduce '(\w+)': failed to run: .*, exited with (-?\d+)$"
-    found = re.search(pattern, log, re.MULTILINE)
-    if found:
-        stage, status = found[1], int(found[2])
+    match = re.search(pattern, log, re.MULTILINE)
+    if match:
+        stage, status = match[1], int(match[2])
         number = -status if status < 0 else status - 128  # a shell around the stage adds 128
         if number in signal.valid_signals():
             return f"the stage {stage} was ended by signal {number}"

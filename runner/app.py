@@ -149,17 +149,19 @@ def _routes(workers: Workers) -> APIRouter:
     @router.delete("/{name}")
     async def cancel(name: str, response: Response) -> Shown:
         """Cancel an experiment: 200 when it has ended, 202 where its processes are still being ended."""
-        found = await asyncio.to_thread(known, name)
-        if found.state in ENDED:
-            raise Refused(409, f"{found.name} is {found.state}: there is nothing to cancel", "nothing_to_cancel")
-        found = await asyncio.to_thread(workers.cancel, name)
+        experiment = await asyncio.to_thread(known, name)
+        if experiment.state in ENDED:
+            raise Refused(
+                409, f"{experiment.name} is {experiment.state}: there is nothing to cancel", "nothing_to_cancel"
+            )
+        experiment = await asyncio.to_thread(workers.cancel, name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_TO_CANCEL):
-                while found.state not in ENDED:
+                while experiment.state not in ENDED:
                     await asyncio.sleep(0.1)
-                    found = await asyncio.to_thread(known, name)
-        response.status_code = 200 if found.state in ENDED else 202
-        return shown(found)
+                    experiment = await asyncio.to_thread(known, name)
+        response.status_code = 200 if experiment.state in ENDED else 202
+        return shown(experiment)
 
     return router
 

@@ -76,7 +76,7 @@ def checked(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 def _value(built: dict[str, Any], key: str) -> Any:
     stage, *names = key.split(".")
-    found = built[stage]
+    value = built[stage]
     for name in names:
-        found = getattr(found, name)
-    return found
+        value = getattr(value, name)
+    return value

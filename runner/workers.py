@@ -99,12 +99,12 @@ class Workers:
         """Return how far a running experiment is: the stage, and what DVCLive has written of its training."""
         clone = self._place(name, "").clone
         stages = re.findall(r"^Running stage '(\w+)'", self.tail(name), re.MULTILINE)
-        found: dict[str, Any] = {"stage": stages[-1] if stages else None, "metrics": None, "macro_f1": []}
+        progress: dict[str, Any] = {"stage": stages[-1] if stages else None, "metrics": None, "macro_f1": []}
         with suppress(OSError, ValueError):  # not yet written, or half
             text = (clone / LIVE).read_text(encoding="utf-8")
-            found["metrics"] = json.loads(text, parse_constant=lambda _: None)
-            found["macro_f1"] = isolated.curve(clone)
-        return found
+            progress["metrics"] = json.loads(text, parse_constant=lambda _: None)
+            progress["macro_f1"] = isolated.curve(clone)
+        return progress
 
     def _place(self, name: str, commit: str, local: tuple[str, ...] = ()) -> Place:
         return Place(self.root, self.folder / "work" / name, commit, self.cache, local)
@@ -140,7 +140,7 @@ class Workers:
         """Run an experiment, and note how it ended."""
         log.info("running", extra={"experiment": experiment.name})
         try:
-            found = self._ran(experiment)
+            experiment_result = self._ran(experiment)
         except Exception as caught:  # noqa: BLE001  whatever it was, the others run
             if self.queue.get(experiment.name).cancelling:
                 self._end(experiment, "cancelled")
@@ -151,7 +151,7 @@ class Workers:
             else:
                 self._end(experiment, "failed", one_line(caught))
         else:
-            self._end(experiment, "done", result=found)
+            self._end(experiment, "done", result=experiment_result)
 
     def _ran(self, experiment: Experiment) -> dict[str, Any]:
         """Return an experiment's scores. Raises _Interrupted when something killed it, others when it has failed."""

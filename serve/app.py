@@ -103,13 +103,13 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackReq
     async def predict(request: Request, body: PredictRequest) -> schemas.PredictAnswer:
         """Label one tweet or a list of tweets."""
         texts = [body.text] if isinstance(body.text, str) else body.text
-        served, found = await service.predict(request, texts)
+        served, probabilities = await service.predict(request, texts)
         predictions = [
             schemas.Prediction(
                 label=served.labels[row.argmax()],
                 probabilities=dict(zip(served.labels, row.round(6).tolist(), strict=True)),
             )
-            for row in found
+            for row in probabilities
         ]
         return schemas.PredictAnswer(model=served.name, version=served.version, predictions=predictions)
 

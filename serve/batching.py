@@ -90,7 +90,7 @@ class Batcher:
         served, texts = batch[0][0].served, [job.texts[number] for job, number in batch]
         begin = time.perf_counter()
         try:
-            found = await asyncio.get_running_loop().run_in_executor(thread, served.predict, texts)
+            outputs = await asyncio.get_running_loop().run_in_executor(thread, served.predict, texts)
         except Exception as error:  # noqa: BLE001  whatever it is, its request has to hear of it
             if len(batch) == 1:
                 self._fail(batch[0][0], error)
@@ -103,7 +103,7 @@ class Batcher:
         self._seconds_per_text += 0.1 * (seconds / len(texts) - self._seconds_per_text)
         self.metrics.batch_size.observe(len(texts))
         self.metrics.batch_seconds.observe(seconds)
-        self._hand_out(batch, found)
+        self._hand_out(batch, outputs)
 
     def _take(self) -> list[tuple[Job, int]]:
         """Take the texts of a batch, for the model of the first job: in turn, one of each job."""
@@ -127,8 +127,8 @@ class Batcher:
         return batch
 
     @staticmethod
-    def _hand_out(batch: list[tuple[Job, int]], found: Outputs) -> None:
-        for (job, number), row in zip(batch, found, strict=True):
+    def _hand_out(batch: list[tuple[Job, int]], outputs: Outputs) -> None:
+        for (job, number), row in zip(batch, outputs, strict=True):
             job.result[number] = row
             job.finished += 1
             if job.finished == len(job.texts) and not job.done.done():

@@ -238,10 +238,10 @@ class Collection:
 
     def _identity(self) -> tuple[int, int]:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return 0, 0
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     def _close(self) -> None:
         if self._database:

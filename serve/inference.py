@@ -86,12 +86,15 @@ def add_routes(
         if body.inputs[0].shape != [len(texts)]:
             message = f"body.inputs.0.shape: is {body.inputs[0].shape}, and data has {len(texts)} texts"
             raise Refused(422, message, "shape")
-        served, found = await service.predict(request, texts)
-        labels = [served.labels[number] for number in found.argmax(1)]
+        served, probabilities = await service.predict(request, texts)
+        labels = [served.labels[number] for number in probabilities.argmax(1)]
         outputs = {
             "label": schemas.InferOutput(name="label", datatype="BYTES", shape=[len(texts)], data=labels),
             "probabilities": schemas.InferOutput(
-                name="probabilities", datatype="FP32", shape=list(found.shape), data=found.ravel().round(6).tolist()
+                name="probabilities",
+                datatype="FP32",
+                shape=list(probabilities.shape),
+                data=probabilities.ravel().round(6).tolist(),
             ),
         }
         wanted = [output.name for output in body.outputs] or list(outputs)

@@ -20,8 +20,8 @@ def hashed(key: str) -> str:
 
 def is_known(key: str, hashes: Iterable[str]) -> bool:
     """Tell whether the key is one of those; the time taken does not depend on which, or how much of it is right."""
-    found = hashed(key)
-    return any([hmac.compare_digest(found, known) for known in hashes])  # noqa: C419  all are compared
+    digest = hashed(key)
+    return any([hmac.compare_digest(digest, known) for known in hashes])  # noqa: C419  all are compared
 
 
 def main() -> None:

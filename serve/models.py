@@ -90,14 +90,14 @@ def _commit() -> str | None:
 
 def _lock(folder: Path) -> dict[str, Any]:
     """Return DVC's hash of the folder, and whether the dvc.lock here, if one is, has the model with this hash."""
-    found = directory_hash(folder)
+    folder_hash = directory_hash(folder)
     try:
         lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
         outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
         locked = next((out["md5"] for out in outs if out["path"] == OUTPUT), None)
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         locked = None
-    return {"md5": found, "is_in_dvc_lock": None if locked is None else locked == found}
+    return {"md5": folder_hash, "is_in_dvc_lock": None if locked is None else locked == folder_hash}
 
 
 def directory_hash(folder: Path) -> str:

@@ -163,13 +163,13 @@ class Monitoring:
         rows: list[Row] = []
         window = self._window
         for _ in range(len(self._queue)):
-            found = self._queue.popleft()
-            self._taken += len(found.texts)
-            seen = drift_statistics.describe(found.texts, found.outputs)
-            if found.served is window.served:
+            predicted = self._queue.popleft()
+            self._taken += len(predicted.texts)
+            seen = drift_statistics.describe(predicted.texts, predicted.outputs)
+            if predicted.served is window.served:
                 window.add(seen)
             if self.collection:
-                rows += rows_of(found, seen, self.keeps_text)
+                rows += rows_of(predicted, seen, self.keeps_text)
         if self.collection:
             self.collection.write(rows, self.now())
         self.metrics.window_texts.set(window.filled)
@@ -195,30 +195,30 @@ class Monitoring:
     def _compare(self) -> None:
         window = self._window
         texts = window.texts() if self.looks_for_drift else None
-        found = window.comparison.statistics(texts) if texts else {}
+        statistics = window.comparison.statistics(texts) if texts else {}
         if window is not self._window:
             return
-        if not found:  # as after a reload: what was found of another model's texts says nothing of these
+        if not statistics:  # as after a reload: what was found of another model's texts says nothing of these
             self.metrics.drift.clear()
             self.metrics.drift_threshold.clear()
-        for name, value in found.items():
+        for name, value in statistics.items():
             self.metrics.drift.labels(name).set(value)
             self.metrics.drift_threshold.labels(name).set(window.served.reference.thresholds[name])
 
     def _tell_accuracy(self) -> None:
-        found = self.collection.right(self._window.served.version) if self.collection else None
-        if found:
-            self.metrics.tell_accuracy(*found)
+        counts = self.collection.right(self._window.served.version) if self.collection else None
+        if counts:
+            self.metrics.tell_accuracy(*counts)
 
 
-def rows_of(found: Predicted, seen: drift_statistics.Texts, keeps_text: bool) -> list[Row]:
-    labels = found.served.labels
+def rows_of(predicted: Predicted, seen: drift_statistics.Texts, keeps_text: bool) -> list[Row]:
+    labels = predicted.served.labels
     return [
         Row(
-            at=found.at,
-            request=found.request,
+            at=predicted.at,
+            request=predicted.request,
             number=number,
-            version=found.served.version,
+            version=predicted.served.version,
             label=labels[seen.labels[number]],
             confidence=float(seen.confidence[number]),
             probabilities=json.dumps(dict(zip(labels, output["probabilities"].round(6).tolist(), strict=True))),
@@ -226,7 +226,7 @@ def rows_of(found: Predicted, seen: drift_statistics.Texts, keeps_text: bool) ->
             unknown=float(seen.unknown[number]),
             capitals=float(seen.capitals[number]),
             embedding=output["embedding"].astype(np.float16).tobytes(),
-            text=found.texts[number] if keeps_text else None,
+            text=predicted.texts[number] if keeps_text else None,
         )
-        for number, output in enumerate(found.outputs)
+        for number, output in enumerate(predicted.outputs)
     ]

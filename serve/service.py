@@ -43,18 +43,18 @@ class Service:
     async def reload(self) -> None:
         """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is."""
         try:
-            found = await asyncio.to_thread(models.load, self.settings)
+            served = await asyncio.to_thread(models.load, self.settings)
         except Exception as error:  # noqa: BLE001  whatever is wrong with the new one, the old one serves on
             self.metrics.reloads.labels("failed").inc()
             self.metrics.last_reload.set(0)
             log.error("reload failed: %s; version %s stays", one_line(error), self.served.version)
             return
-        self.served = found
-        self.monitoring.watch(found)
+        self.served = served
+        self.monitoring.watch(served)
         self._tell_metrics()
         self.metrics.reloads.labels("done").inc()
         self.metrics.last_reload.set(1)
-        log.info("reloaded: version %s", found.version)
+        log.info("reloaded: version %s", served.version)
 
     async def predict(self, request: Request, texts: Sequence[str]) -> tuple[models.Served, Floats]:
         """Return the model that was asked, and the probabilities, (N, K). Raises Refused when there is no room."""
@@ -67,10 +67,10 @@ class Service:
         served = self.served
         outputs = await self.batcher.predict(served, texts)
         self.monitoring.add(served, request.scope["state"]["request_id"], texts, outputs)
-        found: Floats = outputs["probabilities"]
-        for number in found.argmax(1):
+        probabilities: Floats = outputs["probabilities"]
+        for number in probabilities.argmax(1):
             self.metrics.predictions.labels(served.labels[number]).inc()
-        return served, found
+        return served, probabilities
 
     async def _spend(self, client: str, texts: int) -> None:
         for limit in self.limits:
@@ -86,11 +86,11 @@ class Service:
 def network(address: str) -> str:
     """Return what counts as one client: an IPv4 address, or the network of an IPv6 address, which is one customer's."""
     try:
-        found = ipaddress.ip_address(address)
+        ip_address = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if isinstance(found, ipaddress.IPv4Address):
+    if isinstance(ip_address, ipaddress.IPv4Address):
         return address
-    if found.ipv4_mapped:  # as a socket for both versions shows an IPv4 client
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), 64), strict=False))
+    if ip_address.ipv4_mapped:  # as a socket for both versions shows an IPv4 client
+        return str(ip_address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(ip_address), 64), strict=False))

@@ -102,13 +102,13 @@ def read(kind: type[S]) -> S:
     Raises UserError that names each variable that is unknown or has a value that cannot be.
     """
     known = {PREFIX + name.upper() for name in kind.model_fields}
-    found = [f"{name}: unknown; known are {', '.join(sorted(known))}" for name in _unknown(known)]
+    problems = [f"{name}: unknown; known are {', '.join(sorted(known))}" for name in _unknown(known)]
     try:
         settings = kind()
     except ValidationError as error:
-        found += [_describe(detail) for detail in error.errors()]
-    if found:
-        raise UserError("; ".join(found))
+        problems += [_describe(detail) for detail in error.errors()]
+    if problems:
+        raise UserError("; ".join(problems))
     return settings
 
 

@@ -66,8 +66,8 @@ def check_pipeline(
     from transformers import pipeline  # noqa: PLC0415  see the top of tweets/model/transformer.py
 
     pipe = pipeline("text-classification", model=str(folder), device="cpu")
-    found = pipe.tokenizer(texts, truncation=True)["input_ids"]
-    wrong = [i for i, row in enumerate(found) if row != tokens.row(i).tolist()]
+    token_ids = pipe.tokenizer(texts, truncation=True)["input_ids"]
+    wrong = [i for i, row in enumerate(token_ids) if row != tokens.row(i).tolist()]
     if wrong:
         raise UserError(f"{folder}: its tokenizer gives other tokens than data/features for {len(wrong)} test rows")
     for row, scores in zip(expected, pipe(texts[:PIPELINE_ROWS], top_k=None, truncation=True), strict=False):
@@ -121,10 +121,10 @@ def score(
     *intervals, differences = metrics.compare(truth, model_p, base_p, resamples=settings.resamples, seed=settings.seed)
     models = []
     for name, probabilities, interval in zip(("transformer", "baseline"), (model_p, base_p), intervals, strict=True):
-        found = metrics.headline(truth, probabilities, bins=settings.bins)
+        headline = metrics.headline(truth, probabilities, bins=settings.bins)
         by_label = metrics.per_class(truth, probabilities, labels)
         per_label = [{"label": label, **scores} for label, scores in by_label.items()]
-        models.append({"model": name, **found, "intervals": interval, "labels": per_label})
+        models.append({"model": name, **headline, "intervals": interval, "labels": per_label})
     mcnemar = differences.pop("mcnemar")
     return {
         **{metric.name: models[0][metric.name] for metric in metrics.METRICS},
@@ -132,7 +132,7 @@ def score(
         "rows": len(rows),
         "test_ids": hash_of_ids(rows["id"]),
         "models": models,
-        "transformer_minus_baseline": [{"score": name, **found} for name, found in differences.items()],
+        "transformer_minus_baseline": [{"score": name, **difference} for name, difference in differences.items()],
         "paired_tests": [{"test": "McNemar, exact, two-sided", **mcnemar}],
     }
 
@@ -249,15 +249,16 @@ def main() -> None:
         np.save(file, model_p)
     with files.replacing(Path("data/mistakes.csv")) as staged:
         # All text in quotes: pandas sets none around a lone carriage return, which ends a row when it is read.
-        found = mistakes(rows, truth, model_p, labels, settings.mistakes)
-        found.to_csv(staged, index=False, quoting=csv.QUOTE_NONNUMERIC)
+        mistaken_rows = mistakes(rows, truth, model_p, labels, settings.mistakes)
+        mistaken_rows.to_csv(staged, index=False, quoting=csv.QUOTE_NONNUMERIC)
     files.write_json(Path("metrics/behaviour.json"), tests)
     files.write_json(Path("metrics/slices.json"), {"slices": slice_scores(slices(rows), truth, model_p, base_p)})
     files.write_json(Path("metrics/evaluate.json"), report)
-    for found in report["models"]:
-        low, high = found["intervals"]["macro_f1"]
+    for scores in report["models"]:
+        low, high = scores["intervals"]["macro_f1"]
         print(
-            f"evaluate: {found['model']}: accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}", end=" "
+            f"evaluate: {scores['model']}: accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}",
+            end=" ",
         )
         print(f"[{low:.4f}, {high:.4f}]")
 

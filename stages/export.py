@@ -75,10 +75,10 @@ class Graph(torch.nn.Module):
         self.classifier = classifier
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self.classifier(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        vectors = found.hidden_states[len(found.hidden_states) // 2]  # (batch, tokens, D)
+        output = self.classifier(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        vectors = output.hidden_states[len(output.hidden_states) // 2]  # (batch, tokens, D)
         mask = attention_mask[:, :, None].to(vectors.dtype)
-        return found.logits, (vectors * mask).sum(1) / mask.sum(1)
+        return output.logits, (vectors * mask).sum(1) / mask.sum(1)
 
 
 def to_onnx(classifier: "PreTrainedModel") -> onnx.ModelProto:
@@ -237,14 +237,14 @@ def reference(int8: exported.Exported, sha256: str, settings: Export) -> drift_s
         )
 
 
-def check(found: dict[str, Any], rows: int, settings: Export) -> None:
+def check(comparison: dict[str, Any], rows: int, settings: Export) -> None:
     """Raise UserError when the exported model is not as good as the trained one; warn instead on few rows."""
-    before, after = found["pytorch"]["macro_f1"], found["int8"]["macro_f1"]
-    if abs(after - before) <= settings.macro_f1_tolerance and found["agreement"] >= settings.min_agreement:
+    before, after = comparison["pytorch"]["macro_f1"], comparison["int8"]["macro_f1"]
+    if abs(after - before) <= settings.macro_f1_tolerance and comparison["agreement"] >= settings.min_agreement:
         return
     message = (
-        f"the int8 model has macro-F1 {after:.4f} where PyTorch has {before:.4f}, and {found['agreement']:.2%} of the"
-        f" labels of {rows:,} test rows are the same; it needs macro-F1 within"
+        f"the int8 model has macro-F1 {after:.4f} where PyTorch has {before:.4f}, and {comparison['agreement']:.2%} of"
+        f" the labels of {rows:,} test rows are the same; it needs macro-F1 within"
         f" {settings.macro_f1_tolerance:g} (export.macro_f1_tolerance) and {settings.min_agreement:.2%}"
         " (export.min_agreement)"
     )
@@ -265,9 +265,9 @@ def main() -> None:
     with files.replacing(Path("models/onnx")) as folder:
         sizes = write(folder, classifier)
         int8 = exported.read(folder, threads=settings.threads)
-        found = compare(truth, torch_p, int8.predict(texts, batch_size=settings.batch_size, progress=True))
-        check(found, len(rows), settings)
-        report = {**found, "bytes": sizes}
+        comparison = compare(truth, torch_p, int8.predict(texts, batch_size=settings.batch_size, progress=True))
+        check(comparison, len(rows), settings)
+        report = {**comparison, "bytes": sizes}
         exported.remember(folder, int8, EXAMPLES)
         made = reference(int8, files.sha256(folder / exported.MODEL), settings)
         files.write_json(folder / exported.REFERENCE, dataclasses.asdict(made))
@@ -275,8 +275,8 @@ def main() -> None:
         exported.seal(folder)
     files.write_json(Path("metrics/export.json"), report)
     print(
-        f"export: int8 macro-F1 {found['int8']['macro_f1']:.4f}, PyTorch {found['pytorch']['macro_f1']:.4f};"
-        f" {found['agreement']:.2%} of the labels are the same;"
+        f"export: int8 macro-F1 {comparison['int8']['macro_f1']:.4f}, PyTorch {comparison['pytorch']['macro_f1']:.4f};"
+        f" {comparison['agreement']:.2%} of the labels are the same;"
         f" {sizes['onnx_int8'] / 1e6:.1f} MB, PyTorch {sizes['pytorch'] / 1e6:.1f} MB"
     )
 

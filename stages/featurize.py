@@ -30,23 +30,24 @@ class Featurize:
     max_length: Annotated[int, Field(ge=4, le=512)]
 
 
-def check(found: tokenizer.Loaded, settings: Featurize) -> None:
+def check(loaded_tokenizer: tokenizer.Loaded, settings: Featurize) -> None:
     """Raise UserError when the tokenizer cannot serve, or its encoder takes fewer tokens."""
-    if found.words <= 0:
+    if loaded_tokenizer.words <= 0:
         raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no words; it needs tokenizer.json")
-    if not found.pads:
+    if not loaded_tokenizer.pads:
         raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no padding token; it needs one")
-    if -1 < found.positions < settings.max_length:
+    if -1 < loaded_tokenizer.positions < settings.max_length:
         raise UserError(
-            f"featurize.max_length = {settings.max_length}: {settings.encoder} takes {found.positions} at most"
+            f"featurize.max_length = {settings.max_length}:"
+            f" {settings.encoder} takes {loaded_tokenizer.positions} at most"
         )
 
 
-def featurize(path: Path, labels: list[str], found: tokenizer.Loaded) -> Iterator[token_arrays.Encoded]:
+def featurize(path: Path, labels: list[str], loaded_tokenizer: tokenizer.Loaded) -> Iterator[token_arrays.Encoded]:
     """Yield the arrays of the rows of a split, piece by piece."""
     classes = {label: number for number, label in enumerate(labels)}
     for rows in pieces.read(path, ["text", "label", "confidence"]):
-        ids, offsets = token_arrays.encode(found.encode, rows["text"].to_pylist())
+        ids, offsets = token_arrays.encode(loaded_tokenizer.encode, rows["text"].to_pylist())
         yield token_arrays.Encoded(
             ids=ids,
             offsets=offsets,
@@ -60,18 +61,18 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("featurize", Featurize)
     labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
-    found = tokenizer.load(settings.encoder, settings.revision, settings.max_length)
-    check(found, settings)
+    loaded_tokenizer = tokenizer.load(settings.encoder, settings.revision, settings.max_length)
+    check(loaded_tokenizer, settings)
     with files.replacing(Path("data/features")) as folder:
         folder.mkdir()
         for name in SPLITS:
             path = Path(f"data/prepared/{name}.parquet")
-            token_arrays.save(folder / name, featurize(path, labels, found))
+            token_arrays.save(folder / name, featurize(path, labels, loaded_tokenizer))
             encoded = token_arrays.load(folder / name)
             cut = np.mean(encoded.lengths == settings.max_length)
             print(f"featurize: {name}: {len(encoded):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} cut")
-            print(f"  {' '.join(found.tokens(encoded.row(0).tolist()))}")
-        found.save(folder / "tokenizer")
+            print(f"  {' '.join(loaded_tokenizer.tokens(encoded.row(0).tolist()))}")
+        loaded_tokenizer.save(folder / "tokenizer")
         facts = {"encoder": settings.encoder, "revision": settings.revision, "max_length": settings.max_length}
         files.write_json(folder / "features.json", {"labels": labels, **facts})
 

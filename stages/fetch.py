@@ -58,9 +58,9 @@ def check_hash(hashes: dict[str, str], expected: str | None) -> None:
         return
     if len(hashes) > 1:
         raise UserError(f"fetch.sha256 is set and the source has {len(hashes)} files; it needs one file")
-    [(name, found)] = hashes.items()
-    if found != expected:
-        raise UserError(f"{name}: SHA-256 is {found}, needs {expected} (fetch.sha256)")
+    [(name, digest)] = hashes.items()
+    if digest != expected:
+        raise UserError(f"{name}: SHA-256 is {digest}, needs {expected} (fetch.sha256)")
 
 
 def main() -> None:

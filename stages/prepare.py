@@ -130,10 +130,10 @@ def order_of_groups(rows: pd.DataFrame, spool: pieces.Spool) -> pd.Series:
     several = rows[rows["group"].duplicated(keep=False)]
     smallest: dict[int, tuple[str, int]] = {}
     for part, texts in spool.read(several, ["key"]):
-        for group, *found in zip(part["group"], texts["key"].to_pylist(), part["order"], strict=True):
-            smallest[group] = min(smallest.get(group, tuple(found)), tuple(found))
+        for group, *key_and_order in zip(part["group"], texts["key"].to_pylist(), part["order"], strict=True):
+            smallest[group] = min(smallest.get(group, tuple(key_and_order)), tuple(key_and_order))
     orders = rows["order"].copy()
-    orders[several.index] = several["group"].map({group: found for group, (_, found) in smallest.items()})
+    orders[several.index] = several["group"].map({group: group_order for group, (_, group_order) in smallest.items()})
     return orders
 
 

@@ -241,8 +241,8 @@ def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
 def calibrate(trainer: "TweetTrainer") -> float:
     """Divide the logits by the temperature that suits the validation split, in the head's own weights. Return it."""
-    found = trainer.predict(trainer.eval_dataset)
-    value = temperature(found.predictions.astype(np.float64), found.label_ids)
+    output = trainer.predict(trainer.eval_dataset)
+    value = temperature(output.predictions.astype(np.float64), output.label_ids)
     *_, head = (part for part in trainer.model.modules() if isinstance(part, torch.nn.Linear))
     with torch.no_grad():
         for parameter in head.parameters():

@@ -87,10 +87,10 @@ class Client:
 
     def check_model(self, wanted: Expected) -> str:
         """Return the version that is served. Raises UserError where it is not what is wanted."""
-        found = self.json("GET", "/model")
+        served = self.json("GET", "/model")
         try:
-            pairs = [("commit", found["commit"], wanted.commit), ("model", found["lock"]["md5"], wanted.md5)]
-            version = str(found["version"])
+            pairs = [("commit", served["commit"], wanted.commit), ("model", served["lock"]["md5"], wanted.md5)]
+            version = str(served["version"])
         except (KeyError, TypeError):
             raise UserError(f"{self.url}/model: says nothing of commit, lock and version") from None
         pairs += [("version", version, wanted.version)] if wanted.version else []
@@ -101,9 +101,9 @@ class Client:
 
     def check_predictions(self, wanted: Expected) -> None:
         """Raise UserError unless the example texts get the probabilities that they got at the export."""
-        found = self.json("POST", "/predict", {"text": wanted.texts})
+        answer = self.json("POST", "/predict", {"text": wanted.texts})
         try:
-            rows = [list(one["probabilities"].values()) for one in found["predictions"]]
+            rows = [list(one["probabilities"].values()) for one in answer["predictions"]]
             worst = max(
                 abs(one - other)
                 for row, needed in zip(rows, wanted.probabilities, strict=True)

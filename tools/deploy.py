@@ -56,14 +56,14 @@ def release() -> Release:
     """Return what the tag GITHUB_REF_NAME gives the stage. Raises UserError where HEAD is not that commit."""
     tag = variable("GITHUB_REF_NAME")
     named = re.fullmatch(rf"{SERVICE}#{STAGE}#(\d+)", tag)
-    found = check_ref(".", tag) if named else []
-    if not named or not found:
+    assignments = check_ref(".", tag) if named else []
+    if not named or not assignments:
         what = "is no annotated tag of this clone" if named else f"does not give {SERVICE} the stage {STAGE}"
         raise UserError(f"{tag}: {what}; `gto assign {SERVICE} --version v1.0.0 --stage {STAGE}` makes such a tag")
-    if found[0].commit_hexsha != git("rev-parse", "HEAD"):
+    if assignments[0].commit_hexsha != git("rev-parse", "HEAD"):
         raise UserError(f"{tag}: HEAD is another commit; `git checkout '{tag}'`")
     revision = f"{SERVICE}-{STAGE}-{named[1]}"
-    return Release(revision=revision, version=found[0].version, commit=found[0].commit_hexsha)
+    return Release(revision=revision, version=assignments[0].version, commit=assignments[0].commit_hexsha)
 
 
 def gcloud(*arguments: str, regional: bool = True) -> str:

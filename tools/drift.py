@@ -100,13 +100,13 @@ def alarming(served: models.Served, seen: drift_statistics.Texts) -> list[list[s
     return [drift_statistics.alarms(comparison.statistics(window), served.reference.thresholds) for window in windows]
 
 
-def verdict(found: list[list[str]], false_alarms: float) -> tuple[bool, str]:
+def verdict(alarms: list[list[str]], false_alarms: float) -> tuple[bool, str]:
     """Return whether there is drift, and the line that says so. Without drift `false_alarms` of the windows alarm."""
-    alarmed = sum(map(bool, found))
-    of = f"{alarmed} of {len(found)} windows alarm"
-    if binom.sf(alarmed - 1, len(found), false_alarms) >= CHANCE:  # of so many alarms, or more
+    alarmed = sum(map(bool, alarms))
+    of = f"{alarmed} of {len(alarms)} windows alarm"
+    if binom.sf(alarmed - 1, len(alarms), false_alarms) >= CHANCE:  # of so many alarms, or more
         return False, f"no drift: {of}"
-    counts = Counter(name for names in found for name in names)
+    counts = Counter(name for names in alarms for name in names)
     return True, f"drift in {', '.join(name for name, _ in counts.most_common())}: {of}"
 
 

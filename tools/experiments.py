@@ -57,11 +57,11 @@ def recover(repo: Repo) -> None:
 
 def workers(repo: Repo) -> int:
     """Return how many of this repository's queue workers run, by their processes: a busy one may not answer DVC."""
-    found = 0
+    count = 0
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            found += "queue-worker" in process.cmdline() and process.cwd() == str(repo.root_dir)
-    return found
+            count += "queue-worker" in process.cmdline() and process.cwd() == str(repo.root_dir)
+    return count
 
 
 def end(repo: Repo, names: list[str]) -> None:

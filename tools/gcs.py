@@ -49,9 +49,9 @@ def start() -> str:
 
 def stop() -> bool:
     """End the server and take its address out of .dvc/config.local. Return whether it ran."""
-    found = running()
-    if found:
-        process, _ = found
+    server = running()
+    if server:
+        process, _ = server
         process.terminate()
         process.wait(10)
     with Repo() as repo:
@@ -62,7 +62,7 @@ def stop() -> bool:
                 remotes.get(name, {}).pop(setting, None)
             if not remotes.get(name):
                 remotes.pop(name, None)
-    return found is not None
+    return server is not None
 
 
 def default_remote(repo: Repo) -> tuple[str, str]:
@@ -78,13 +78,13 @@ def running() -> tuple[psutil.Process, str] | None:
     """Return the process of the server that `start` has started, if it still runs, and its URL."""
     if not SERVER.exists():
         return None
-    found = files.read_json(SERVER)
+    server = files.read_json(SERVER)
     try:
-        process = psutil.Process(found["pid"])
-        alive = str(process.create_time()) == found["created"] and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(server["pid"])
+        alive = str(process.create_time()) == server["created"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
-    return (process, found["url"]) if alive else None
+    return (process, server["url"]) if alive else None
 
 
 def launch() -> tuple[psutil.Process, str]:

@@ -88,7 +88,7 @@ class Remote:
         """Return the line for what an attempt to read or write the remote has raised."""
         said = errors.one_line(error)[:300]
         if isinstance(error, GoogleAuthError) or "Anonymous" in said or " 401" in f" {getattr(error, 'code', '')}":
-            needed = "sign in with `gcloud auth application-default login`, or set a key file (see the README)"
+            needed = "sign in with `gcloud auth application-default login`, or set a key file: docs/bucket.md"
         elif "Forbidden" in said:
             needed = "the account that you are signed in with needs the role Storage Object User on the bucket"
         else:
@@ -127,7 +127,7 @@ def push_runs(repo: Repo) -> int:
     runs = Path(repo.stage_cache.cache_dir).glob("??/*/*")
     used = repo.stage_cache.get_used_objs([(run.parent.name, run.name) for run in runs])
     here = repo.cache.local
-    objects = {item for found in used.values() for item in found if here.exists(item.value)}
+    objects = {item for hashes in used.values() for item in hashes if here.exists(item.value)}
     result = repo.cloud.push(objects)
     if result.failed:
         raise UserError(f"{len(result.failed)} outputs of the run cache could not be pushed; run it again")

@@ -1,4 +1,4 @@
-"""Print the README's tables: the results from metrics/, the speeds and drift from benchmarks/results/.
+"""Print the tables of README and docs/: the results from metrics/, speeds and drift from benchmarks/results/.
 
 python -m tools.results
 """
@@ -21,8 +21,8 @@ def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     Those with a 95 % interval have it in brackets.
     """
     model, baseline = report["models"]
-    differences = {found["score"]: found for found in report["transformer_minus_baseline"]}
-    found = []
+    differences = {comparison["score"]: comparison for comparison in report["transformer_minus_baseline"]}
+    score_rows = []
     for metric in METRICS:
         name = metric.name
         if name in differences:
@@ -31,8 +31,8 @@ def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         else:
             both = [f"{scores[name]:.3f}" for scores in (model, baseline)]
             difference = f"{model[name] - baseline[name]:+.3f}"
-        found.append((metric.title, *both, difference))
-    return found
+        score_rows.append((metric.title, *both, difference))
+    return score_rows
 
 
 def table(report: dict[str, Any]) -> str:
@@ -44,14 +44,14 @@ def explanation(report: dict[str, Any]) -> str:
     """Return what the table rests on: the test tweets, the intervals, and the test of the two models."""
     [mcnemar] = report["paired_tests"]
     return (
-        f"{report['rows']:,} test tweets (hash of their ids: {report['test_ids']}); in brackets 95 % bootstrap"
-        f" intervals; McNemar's exact test of the two: p = {mcnemar['p_value']:.0e}."
+        f"{report['rows']:,} test tweets (hash of their ids: {report['test_ids']}). Brackets hold 95 % bootstrap"
+        f" intervals. McNemar's exact test of the two models: p = {mcnemar['p_value']:.0e}."
     )
 
 
 def commit() -> str:
     """Return the sentence that names the commit of the last full reproduction, the last to change dvc.lock."""
-    return f"From the code of commit {git('log', '-1', '--format=%h', '--', 'dvc.lock')}, by `dvc repro`."
+    return f"`dvc repro` gave these results at commit {git('log', '-1', '--format=%h', '--', 'dvc.lock')}."
 
 
 def speeds(ways: dict[str, Any], unit: str) -> str:

@@ -44,9 +44,9 @@ def measure(
     """
     written = [kind.apply(text, random.Random(f"{SEED} {number}")) for number, text in enumerate(texts)]  # noqa: S311
     rows = np.array([number for number, text in enumerate(texts) if written[number] != text], np.int64)
-    found: dict[str, Any] = {"kind": kind.name, "strength": kind.strength, "rows": len(rows)}
+    result: dict[str, Any] = {"kind": kind.name, "strength": kind.strength, "rows": len(rows)}
     if not len(rows):
-        return found | {"flipped": None, "examples": []}
+        return result | {"flipped": None, "examples": []}
     after, old = predict([written[number] for number in rows]), before[rows]
     said, says = old.argmax(1), after.argmax(1)
     flips = np.flatnonzero(said != says)
@@ -64,7 +64,7 @@ def measure(
         }
         for number in surest
     ]
-    return found | {
+    return result | {
         "flipped": len(flips) / len(rows),
         "interval": [float(interval.low), float(interval.high)],
         "mean_change": float(moved.mean()),

@@ -47,27 +47,27 @@ class Object:
         return self.oid.removesuffix(".dir")
 
 
-def undeclared(stage: str, found: dict[str, Any], root: Path) -> Iterator[str]:
-    """Yield what a stage reads and dvc.yaml, where it is `found`, does not declare, and the reverse."""
-    deps = {dep for dep in found.get("deps", []) if isinstance(dep, str)}
+def undeclared(stage: str, entry: dict[str, Any], root: Path) -> Iterator[str]:
+    """Yield what a stage reads and dvc.yaml, where it is `entry`, does not declare, and the reverse."""
+    deps = {dep for dep in entry.get("deps", []) if isinstance(dep, str)}
     code = declared.code(stage, root)
     if not code:
         yield f"{stage}: there is no stages/{stage}.py"
         return
-    if found.get("cmd") != f"python -m stages.{stage}":
-        yield f"{stage}: its command in dvc.yaml is {found.get('cmd')!r}, needs 'python -m stages.{stage}'"
+    if entry.get("cmd") != f"python -m stages.{stage}":
+        yield f"{stage}: its command in dvc.yaml is {entry.get('cmd')!r}, needs 'python -m stages.{stage}'"
     code |= {"requirements.txt"}  # which every stage reads
     for path in sorted(code - deps):
         yield f"{stage}: reads {path}, which is not among its deps in dvc.yaml"
     for path in sorted(dep for dep in deps - code if dep.endswith(".py")):
         yield f"{stage}: does not read {path}, which is among its deps in dvc.yaml"
-    params = {name for name in found.get("params", []) if isinstance(name, str)}
+    params = {name for name in entry.get("params", []) if isinstance(name, str)}
     for name in sorted(declared.params(stage) - params):
         yield f"{stage}: reads the param {name}, which is not among its params in dvc.yaml"
     outs = {
         next(iter(out)) if isinstance(out, dict) else out
         for kind in ("outs", "metrics", "plots")
-        for out in found.get(kind, [])
+        for out in entry.get(kind, [])
     }
     for path in sorted(declared.data(stage, root)):
         if not any(lies_in(path, other) or lies_in(other, path) for other in deps | outs):
@@ -211,14 +211,14 @@ def check_remote(repo: Repo) -> tuple[list[str], str]:
     outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache and out.hash_info]
     tops = [Object(path=str(out), oid=out.hash_info.value) for out in outs]
     try:
-        found = faults_of(objects, tops)
-        whole = [top for top, fault in zip(tops, found, strict=True) if top.oid.endswith(".dir") and not fault]
+        verdicts = faults_of(objects, tops)
+        whole = [top for top, fault in zip(tops, verdicts, strict=True) if top.oid.endswith(".dir") and not fault]
         inside = [file for top in whole for file in files_of(top, objects.fs.cat_file(objects.oid_to_path(top.oid)))]
-        found += faults_of(objects, inside)
+        verdicts += faults_of(objects, inside)
     except UNREADABLE as error:
         raise remote.refused(error) from None
     checked = f"all {len(tops) + len(inside)} objects of its {len(tops)} outputs are in {remote.url}"
-    return faults + [fault for fault in found if fault], checked
+    return faults + [fault for fault in verdicts if fault], checked
 
 
 def faults_of(objects: Any, wanted: list[Object]) -> list[str | None]:
@@ -229,13 +229,13 @@ def faults_of(objects: Any, wanted: list[Object]) -> list[str | None]:
     return [fault_of(objects, item, md5) for item, md5 in zip(wanted, hashes, strict=True)]
 
 
-def fault_of(objects: Any, item: Object, found: str | None) -> str | None:
+def fault_of(objects: Any, item: Object, md5: str | None) -> str | None:
     """Return what is wrong with an object whose content was found to have an MD5, or None."""
     where = objects.fs.unstrip_protocol(objects.oid_to_path(item.oid))
-    if found is None:
+    if md5 is None:
         return f"{item.path}: not in the remote ({where}); `dvc push` from where it was made"
-    if found != item.md5:
-        return f"{item.path}: other content in the remote ({where} has MD5 {found}); delete that, then `dvc push`"
+    if md5 != item.md5:
+        return f"{item.path}: other content in the remote ({where} has MD5 {md5}); delete that, then `dvc push`"
     return None
 
 

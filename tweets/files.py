@@ -87,6 +87,8 @@ def sha256(path: Path) -> str:
 
 def check_sha256(path: Path, expected: str) -> None:
     """Raise UserError when the file's SHA-256 is not the expected one."""
-    found = sha256(path)
-    if found != expected:
-        raise UserError(f"{path}: SHA-256 is {found}, needs {expected}: the file is not the one that this was made for")
+    digest = sha256(path)
+    if digest != expected:
+        raise UserError(
+            f"{path}: SHA-256 is {digest}, needs {expected}: the file is not the one that this was made for"
+        )

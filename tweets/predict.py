@@ -106,9 +106,9 @@ def main() -> None:
         return
     check(options.text, "text")
     classifier = load(options.model, options.device)
-    for found in classifier.predict(options.text):
-        best = classifier.labels[int(found.argmax())]
-        parts = (f"{name} {value:.3f}" for name, value in zip(classifier.labels, found, strict=True))
+    for probabilities in classifier.predict(options.text):
+        best = classifier.labels[int(probabilities.argmax())]
+        parts = (f"{name} {value:.3f}" for name, value in zip(classifier.labels, probabilities, strict=True))
         print(f"{best}\t{'  '.join(parts)}")
 
 

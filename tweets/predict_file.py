@@ -59,9 +59,9 @@ def label(classifier: Classifier, rows: pd.DataFrame, column: str) -> Iterator[p
     with track(total=len(rows), unit="tweets", desc="predict") as progress:
         for start in range(0, len(rows), CHUNK):
             chunk = rows.iloc[start : start + CHUNK]
-            found = classifier.predict(chunk[column].astype(str).tolist())
-            added = {f"p_{name}": found[:, k].round(6) for k, name in enumerate(classifier.labels)}
-            yield chunk.assign(**{PREDICTED: [classifier.labels[k] for k in found.argmax(1)]}, **added)
+            probabilities = classifier.predict(chunk[column].astype(str).tolist())
+            added = {f"p_{name}": probabilities[:, k].round(6) for k, name in enumerate(classifier.labels)}
+            yield chunk.assign(**{PREDICTED: [classifier.labels[k] for k in probabilities.argmax(1)]}, **added)
             progress.update(len(chunk))
 
 

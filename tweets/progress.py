@@ -22,8 +22,8 @@ class Lines(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
     def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002  tqdm's, by name
         if msg is not None:  # to clear the bar, which is not there
             return
-        found = self.format_dict
-        rate = found["rate"] or (self.n - self.initial) / found["elapsed"]
+        state = self.format_dict
+        rate = state["rate"] or (self.n - self.initial) / state["elapsed"]
         of_all = f" of {self.total:,}" if self.total else ""
         left = f"{self.format_interval((self.total - self.n) / rate)} left" if self.total and rate else ""
         parts = (f"{self.n:,}{of_all} {self.unit}", str(self.postfix or ""), left)
@@ -39,5 +39,5 @@ class Lines(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
 def track(iterable: Iterable[Any] | None = None, *, desc: str, unit: str, **options: Any) -> "tqdm[Any]":
     """Return a tqdm of some work, to iterate over or to update. `unit` is plural: batches, rows."""
     kind: Any = tqdm if sys.stderr.isatty() else Lines
-    found: tqdm[Any] = kind(iterable, desc=desc, unit=unit, **options)
-    return found
+    progress: tqdm[Any] = kind(iterable, desc=desc, unit=unit, **options)
+    return progress

@@ -16,12 +16,12 @@ async function askRunner(path, options = {}) {
   try {
     response = await fetch(RUNNER + path, {...options, headers: {Authorization: `Bearer ${adminKey}`, ...options.headers}});
   } catch {
-    throw new Problem("The runner does not answer, or not to this page.");
+    throw new Problem("The runner does not answer, or does not accept requests from this page.");
   }
   if (response.ok) return response;
   if (response.status === 401) forget();
   const answer = await response.json().catch(() => ({}));
-  throw new Problem(answer.error || `The runner answers with status ${response.status}.`);
+  throw new Problem(answer.error || `The runner answered with status ${response.status}.`);
 }
 
 function forget() {
@@ -97,7 +97,7 @@ function newRow(name) {
 
 function told({state, live, result, error, interruptions}) {
   const three = (value) => (typeof value === "number" ? value.toFixed(3) : "none");
-  const again = interruptions ? `, interrupted ${interruptions} times` : "";
+  const again = interruptions ? `, interruptions: ${interruptions}` : "";
   if (state === "running") {
     const step = live.metrics ? `, step ${live.metrics.step}` : "";
     const score = live.macro_f1.length ? `, validation ${three(live.macro_f1.at(-1))}, best ${three(Math.max(...live.macro_f1))}` : "";
@@ -121,7 +121,7 @@ function readParams(text) {
   const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
   return Object.fromEntries(lines.map((line) => {
     const [, name, value] = line.match(/^([^=\s]+)\s*=\s*(.*)$/) || [];
-    if (!name) throw new Problem(`“${line}” is not a param: write train.lr=3e-5.`);
+    if (!name) throw new Problem(`“${line}” is not a param. Write it like this: train.lr=3e-5`);
     try {
       return [name, JSON.parse(value)];
     } catch {

@@ -32,14 +32,14 @@ async function ask(texts, signal, tell) {
     if (response.ok) return (await response.json()).predictions;
     if ((response.status === 503 || response.status === 429) && attempt < 5) {
       const seconds = Math.min(WAIT, Number(response.headers.get("Retry-After") || 1));
-      tell(`The service is busy; asked again in ${seconds} s.`);
+      tell(`The service is busy; trying again in ${seconds} s.`);
       await sleep(1000 * seconds, signal);
       tell("");
       continue;
     }
     const answer = await response.json().catch(() => ({}));
     if (response.status === 401) $("key-part").hidden = false;
-    throw new Problem(answer.error || `The service answers with status ${response.status}.`);
+    throw new Problem(answer.error || `The service answered with status ${response.status}.`);
   }
 }
 
@@ -102,7 +102,7 @@ async function typed() {
   const lines = all.slice(0, LINES);
   const tell = (message) => say("text-busy", message);
   tell("");
-  say("text-problem", all.length > LINES ? `Only the first ${LINES} of ${all.length} lines are labelled here; a file takes more.` : "");
+  say("text-problem", all.length > LINES ? `Only the first ${LINES} of ${all.length} lines are labelled here. To label more, use a file.` : "");
   if (!lines.length) {
     $("results").replaceChildren();
     $("results").setAttribute("aria-busy", "false");
@@ -140,7 +140,7 @@ async function attribute(line, prediction, shown, signal, tell) {
   const hint = shown.querySelector(".hint");
   if (places.length < 2) return;
   if (places.length > Math.min(WORDS, limits.texts)) {
-    hint.textContent = `More than ${WORDS} words: no word was left out.`;
+    hint.textContent = "This text has too many words to show what each of them adds.";
     return;
   }
   const without = places.map((place) => parts.filter((_, index) => index !== place && index !== place + 1).join("").trim());
@@ -151,15 +151,15 @@ async function attribute(line, prediction, shown, signal, tell) {
   shown.querySelector(".words").replaceChildren(...parts.map((part, index) => {
     if (!effects.has(index)) return part;
     const effect = effects.get(index);
-    const word = element("span", {class: "word", title: `${signed(effect)} points of ${prediction.label}`}, part);
+    const word = element("span", {class: "word", title: `${signed(effect)} points for ${prediction.label}`}, part);
     word.style.backgroundColor = `rgba(var(${effect > 0 ? "--more" : "--less"}), ${(0.55 * Math.abs(effect) / strongest).toFixed(2)})`;
     return word;
   }));
   const sorted = [...effects].filter(([, effect]) => Math.abs(effect) >= 0.005).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   const named = sorted.slice(0, 3).flatMap(([place, effect]) => [element("bdi", {}, `“${parts[place]}”`), ` ${signed(effect)}, `]);
   hint.replaceChildren(...(named.length
-    ? [`What a word adds to ${prediction.label}, in points, found by leaving it out alone: `, ...named, "others less. Together, words may act otherwise."]
-    : [`No word, left out alone, moves ${prediction.label} by half a point.`]));
+    ? [`How many percentage points a word adds to ${prediction.label}, measured by leaving out only that word: `, ...named, "the others less. Words can act differently together."]
+    : [`Leaving out any one word moves ${prediction.label} by less than half a percentage point.`]));
 }
 
 const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(0)}`;
@@ -251,7 +251,7 @@ $("file").addEventListener("change", async () => {
     const first = await rows(file, () => {}, new AbortController().signal).next();
     if (first.done) throw new Problem("The file is empty.");
     header = first.value;
-    if (header.length === 1 && /[;\t]/.test(header[0])) throw new Problem("The cells seem to end with semicolons or tabs. Save the file with commas.");
+    if (header.length === 1 && /[;\t]/.test(header[0])) throw new Problem("The columns seem to be separated by semicolons or tabs. Save the file with commas.");
     $("column").replaceChildren(...header.map((name, index) => element("option", {value: index}, name || `column ${index + 1}`)));
     $("column").value = Math.max(0, header.findIndex((name) => /^(text|tweet|originaltweet|content|message)$/i.test(name.trim())));
     $("column-part").hidden = false;
@@ -330,17 +330,17 @@ async function labelled(file, column, signal) {
       parts.push("\ufeff", csvLine([...row, "predicted", ...allLabels.map((label) => `p_${label}`)]));
       continue;
     }
-    if (row.length !== header.length) throw new Problem(`Row ${number(lineNumber)} has ${row.length} cells, and the header has ${header.length}.`);
+    if (row.length !== header.length) throw new Problem(`Row ${number(lineNumber)} has ${row.length} cell${row.length === 1 ? "" : "s"}, but the header has ${header.length}.`);
     if (row[column].length > cut(row[column]).length) tooLong++;
     batch.push(row);
     chars += Math.min(row[column].length, limits.chars);
     if (batch.length === size || chars >= CHARS) await flush();
   }
   if (batch.length) await flush();
-  if (!done) throw new Problem("The file has a header and no rows.");
+  if (!done) throw new Problem("The file has a header but no rows.");
   $("progress").value = 1;
-  const note = (tooLong ? ` ${number(tooLong)} were cut to ${number(limits.chars)} characters before they were labelled.` : "")
-    + (blank ? ` ${number(blank)} have no text and got no label.` : "");
+  const note = (tooLong ? ` Texts cut to ${number(limits.chars)} characters before labelling: ${number(tooLong)}.` : "")
+    + (blank ? ` Rows without text, and so without a label: ${number(blank)}.` : "");
   $("progress-text").textContent = `${number(done)} rows labelled in ${Math.ceil((performance.now() - begin) / 1000)} s.${note}`;
   return parts;
 }
@@ -352,7 +352,7 @@ let allLabels = [];
 async function card() {
   const [model, described] = await Promise.all(["/model", "/openapi.json"].map(async (path) => {
     const response = await fetch(path);
-    if (!response.ok) throw new Problem("The model's card cannot be had.");
+    if (!response.ok) throw new Problem("The model card could not be loaded.");
     return response.json();
   }));
   const body = described.components.schemas.PredictRequest.properties.text.oneOf;
@@ -371,10 +371,10 @@ function identity(model) {
   const facts = {
     Version: `${model.name}, ${model.version}`,
     Commit: model.commit || "unknown: the service does not run in a checkout",
-    "In dvc.lock": {true: "yes: these are the files that the commit's dvc.lock names", false: "no: the files are others than the commit's dvc.lock names", null: "unknown: no dvc.lock beside the service"}[model.lock.is_in_dvc_lock],
+    "In dvc.lock": {true: "yes: the files match the commit's dvc.lock", false: "no: the files differ from the commit's dvc.lock", null: "unknown: the service has no dvc.lock"}[model.lock.is_in_dvc_lock],
     "DVC hash": model.lock.md5,
     Data: `${source.source}; ${splits.map((split) => `${number(split.rows)} tweets for ${split.split}`).join(", ")}`,
-    "Data's SHA-256": Object.values(source.sha256).join(", "),
+    "SHA-256 of the data": Object.values(source.sha256).join(", "),
   };
   return [element("dl", {}, ...Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]))];
 }
@@ -395,7 +395,7 @@ function scores(found) {
   return [
     element("h3", {}, "Scores"),
     table(`On ${number(found.evaluate.rows)} test tweets; 95 % bootstrap intervals`, ["", "served (int8)", "trained", "interval"], body),
-    table("Of the trained model, by label", ["", "precision", "recall", "F1", "tweets"], trained.labels.map((label) => [label.label, three(label.precision), three(label.recall), three(label.f1), number(label.rows)])),
+    table("Trained model, by label", ["", "precision", "recall", "F1", "tweets"], trained.labels.map((label) => [label.label, three(label.precision), three(label.recall), three(label.f1), number(label.rows)])),
   ];
 }
 
@@ -405,7 +405,7 @@ function confusion(model) {
     const cell = at.get(`${actual} ${predicted}`);
     return `${number(cell.rows)} (${cell.percent.toFixed(0)} %)`;
   })]);
-  return [element("h3", {}, "What is taken for what"), table("Test tweets by their label (rows) and the one predicted (columns)", ["", ...model.labels], body)];
+  return [element("h3", {}, "Confusion matrix"), table("Test tweets by true label (rows) and predicted label (columns)", ["", ...model.labels], body)];
 }
 
 function reliability(found) {
@@ -415,26 +415,26 @@ function reliability(found) {
     drawing("text", {x: x(value), y: 288, "text-anchor": "middle"}, value.toString()),
     drawing("text", {x: 42, y: y(value) + 4, "text-anchor": "end"}, value.toString()),
   ]);
-  const picture = drawing("svg", {viewBox: "0 0 320 310", width: 320, height: 310, role: "img", "aria-label": `Share of right labels by confidence: ${points.map((point) => `${percent(point.confidence)} confident, ${percent(point.accuracy)} right`).join("; ")}`},
+  const picture = drawing("svg", {viewBox: "0 0 320 310", width: 320, height: 310, role: "img", "aria-label": `Share of correct labels by confidence: ${points.map((point) => `${percent(point.confidence)} confident, ${percent(point.accuracy)} correct`).join("; ")}`},
     drawing("path", {class: "axis", d: `M${x(0)} ${y(1)}V${y(0)}H${x(1)}`, fill: "none"}),
     drawing("path", {class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`}),
     drawing("path", {class: "line", d: points.map((point, index) => `${index ? "L" : "M"}${x(point.confidence)} ${y(point.accuracy)}`).join("")}),
     ...points.map((point) => drawing("circle", {class: "dot", cx: x(point.confidence), cy: y(point.accuracy), r: 3})),
     ...ticks,
     drawing("text", {x: 175, y: 306, "text-anchor": "middle"}, "confidence"),
-    drawing("text", {x: 14, y: 145, "text-anchor": "middle", transform: "rotate(-90 14 145)"}, "share right"));
-  return [element("h3", {}, "How far to trust a probability"), picture, element("p", {class: "hint"}, "On the dashed line, a label that is said with 80 % is right 80 times in 100.")];
+    drawing("text", {x: 14, y: 145, "text-anchor": "middle", transform: "rotate(-90 14 145)"}, "share correct"));
+  return [element("h3", {}, "How far to trust a probability"), picture, element("p", {class: "hint"}, "On the dashed line, labels given with 80 % confidence are correct 80 times out of 100.")];
 }
 
 function bounds(found) {
   const worst = [...found.slices].filter((slice) => slice.rows >= 100).sort((a, b) => a.accuracy - b.accuracy).slice(0, 5);
   const texts = [
-    "It was trained on English tweets; of other languages and other kinds of text it knows nothing, and says something all the same.",
-    "It sees the words, not what they refer to: irony, quotations and the thread around a tweet are lost on it.",
-    "The annotators of the data disagree often. A single label is no ground for a decision about a person.",
+    "The model was trained on English tweets. It also labels other languages and other kinds of text, but it knows nothing about them.",
+    "The model sees only words. It misses irony, quotations and the thread around a tweet.",
+    "The annotators of the training data often disagreed. Do not base a decision about a person on a single label.",
   ];
   return [element("h3", {}, "Limits"), element("ul", {}, ...texts.map((text) => element("li", {}, text))),
-    table("Where the trained model is right least often", ["", "accuracy", "tweets"], worst.map((slice) => [slice.slice, slice.accuracy.toFixed(3), number(slice.rows)]))];
+    table("Where the trained model is least accurate", ["", "accuracy", "tweets"], worst.map((slice) => [slice.slice, slice.accuracy.toFixed(3), number(slice.rows)]))];
 }
 
-card().catch((error) => say("card-problem", error instanceof Problem ? error.message : `The card cannot be shown: ${error.message}`));
+card().catch((error) => say("card-problem", error instanceof Problem ? error.message : `The model card cannot be shown: ${error.message}`));

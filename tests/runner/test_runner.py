@@ -592,8 +592,8 @@ def test_the_page_shows_runs_and_cancels_experiments(
         page.goto(checkout.page)
         part, alert = page.locator("#experiments-part"), page.locator("#experiments-part .problem:visible")
         for key in ("wrong", KEY):
-            part.get_by_label("Experiments ask for the admin key").fill(key)
-            part.get_by_role("button", name="Show them").click()
+            part.get_by_label("Enter the admin key").fill(key)
+            part.get_by_role("button", name="Show experiments").click()
             if key == "wrong":
                 expect(alert).to_have_text("needs the admin key: send `Authorization: Bearer KEY`")
         row = part.get_by_role("row", name=training)
@@ -602,11 +602,11 @@ def test_the_page_shows_runs_and_cancels_experiments(
         )
         for lines, problem in (("train.lr=-1", "train.lr = -1: should be greater"), ("train.lr 1", "is not a param")):
             part.get_by_label("Params to change").fill(lines)
-            part.get_by_role("button", name="Run it").click()
+            part.get_by_role("button", name="Run experiment").click()
             expect(alert).to_contain_text(problem)
         part.get_by_label("Params to change").fill("train.lr = 3e-5\nprepare.normalise.urls=remove")
         part.get_by_label("Name").fill("of-the-page")
-        part.get_by_role("button", name="Run it").click()
+        part.get_by_role("button", name="Run experiment").click()
         row = part.get_by_role("row", name="of-the-page")
         expect(row).to_contain_text('queuedtrain.lr=0.00003 prepare.normalise.urls="remove"')
         part.get_by_role("button", name="Cancel of-the-page").click()

@@ -71,7 +71,7 @@ def download(page: Page) -> str:
 
 
 def test_labels_and_bars_appear_while_one_types(page: Page, service: Running) -> None:
-    page.get_by_label("Tweets, one on each line").press_sequentially("great wonderful love")
+    page.get_by_label("Tweets, one per line").press_sequentially("great wonderful love")
     article = page.locator("#results article")
     expect(article).to_have_count(1)
     [expected] = predict(service.url, "great wonderful love").json()["predictions"]
@@ -86,19 +86,19 @@ def test_labels_and_bars_appear_while_one_types(page: Page, service: Running) ->
 
 
 def test_each_line_is_a_tweet_and_no_text_is_html(page: Page) -> None:
-    page.get_by_label("Tweets, one on each line").fill("<img src=x onerror=alert(1)>\n\n  שלום עולם \nbad")
+    page.get_by_label("Tweets, one per line").fill("<img src=x onerror=alert(1)>\n\n  שלום עולם \nbad")
     articles = page.locator("#results article")
     expect(articles).to_have_count(3)
     expect(articles.first.locator(".words")).to_have_text("<img src=x onerror=alert(1)>")
     assert page.locator("#results img").count() == 0
-    page.get_by_label("Tweets, one on each line").fill("")
+    page.get_by_label("Tweets, one per line").fill("")
     expect(articles).to_have_count(0)
 
 
 def test_the_words_are_weighed_by_leaving_one_out(page: Page, service: Running) -> None:
     text = "airport hate awful candle"
     with page.expect_response(lambda answer: len(sent(answer)) == 4) as answer:
-        page.get_by_label("Tweets, one on each line").fill(text)
+        page.get_by_label("Tweets, one per line").fill(text)
     without_one = [" ".join(word for word in text.split() if word != left) for left in text.split()]
     assert sent(answer.value) == without_one
     words = page.locator("#results .word")
@@ -106,8 +106,8 @@ def test_the_words_are_weighed_by_leaving_one_out(page: Page, service: Running) 
     [before, *without] = predict(service.url, [text, *sent(answer.value)]).json()["predictions"]
     for word, other in zip(words.all(), without, strict=True):
         effect = 100 * (before["probabilities"][before["label"]] - other["probabilities"][before["label"]])
-        expect(word).to_have_attribute("title", re.compile(rf"^[+−]{abs(effect):.0f} points of {before['label']}$"))
-    expect(page.locator("#results .hint")).to_contain_text("leaving it out alone")
+        expect(word).to_have_attribute("title", re.compile(rf"^[+−]{abs(effect):.0f} points for {before['label']}$"))
+    expect(page.locator("#results .hint")).to_contain_text("leaving out only that word")
 
 
 def sent(answer: Response) -> list[str]:
@@ -116,7 +116,7 @@ def sent(answer: Response) -> list[str]:
 
 
 def test_more_lines_than_it_takes_are_told(page: Page) -> None:
-    page.get_by_label("Tweets, one on each line").fill("a b\n" * 21)
+    page.get_by_label("Tweets, one per line").fill("a b\n" * 21)
     expect(page.locator("#results article")).to_have_count(20)
     expect(page.get_by_role("alert").first).to_have_text(re.compile("Only the first 20 of 21 lines"))
 
@@ -133,7 +133,7 @@ def test_a_file_comes_back_with_its_labels(page: Page, service: Running, tmp_pat
     assert [row[1] for row in rows] == [ROWS[1][1], ROWS[2][1], "", "'+the meeting", ROWS[5][1], "a;'=1+1;'-cmd;-) ;-D"]
     assert [row[2] for row in rows] == ["'=1+1", "'@x", "-5", "'-cmd|x", "'\tx", "'\n'＝1"]  # a number is no formula
     expect(page.locator("#progress-text")).to_contain_text("6 rows labelled in ")
-    expect(page.locator("#progress-text")).to_contain_text("1 have no text and got no label.")
+    expect(page.locator("#progress-text")).to_contain_text("Rows without text, and so without a label: 1.")
     expected = iter(predict(service.url, [row[1] for row in ROWS[1:] if row[1]]).json()["predictions"])
     for row in rows:
         found = next(expected) if row[1] else None
@@ -149,7 +149,7 @@ def test_rows_keep_their_place_whatever_ends_a_line(page: Page, tmp_path: Path, 
     _, *rows = csv.reader(io.StringIO(download(page).removeprefix("\ufeff"), newline=""))
     assert [row[0] for row in rows] == ["great", "", f"a{line_end}b", "\u0085", "😀" * 2001]
     assert [bool(row[1]) for row in rows] == [True, False, True, False, True]
-    expect(page.locator("#progress-text")).to_contain_text("1 were cut to 2,000 characters")
+    expect(page.locator("#progress-text")).to_contain_text("Texts cut to 2,000 characters before labelling: 1.")
 
 
 def test_a_busy_service_is_waited_for(browser: Browser, reproduced: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_busy_service_is_waited_for(browser: Browser, reproduced: Path, tmp_pa
         page.locator("#text").fill("one\ntwo\nthree")
         expect(page.locator("#results article")).to_have_count(3)
         page.locator("#text").fill("four\nfive")
-        expect(page.locator("#text-busy")).to_have_text("The service is busy; asked again in 5 s.")
+        expect(page.locator("#text-busy")).to_have_text("The service is busy; trying again in 5 s.")
         expect(page.locator("#results article")).to_have_count(2)
         expect(page.locator("#text-busy")).to_be_hidden()
 
@@ -174,9 +174,9 @@ def test_a_busy_service_is_waited_for(browser: Browser, reproduced: Path, tmp_pa
         (b"", "The file is empty."),
         ("text\nübel\n".encode("latin-1"), "The file is not UTF-8 text. Save it as “CSV UTF-8”."),
         (b"\x00\x01\x02", "The file is not a CSV file: it has binary content."),
-        (b"text\n", "The file has a header and no rows."),
-        (b"id;text\n1;a\n", "The cells seem to end with semicolons or tabs. Save the file with commas."),
-        (b"text,x\na,b\nc\n", "Row 3 has 1 cells, and the header has 2."),
+        (b"text\n", "The file has a header but no rows."),
+        (b"id;text\n1;a\n", "The columns seem to be separated by semicolons or tabs. Save the file with commas."),
+        (b"text,x\na,b\nc\n", "Row 3 has 1 cell, but the header has 2."),
         (b'text\n"never ends\n', "The file ends within a quoted cell: a quote is missing."),
     ],
 )
@@ -216,12 +216,12 @@ def test_labelling_can_be_cancelled(page: Page, tmp_path: Path) -> None:
 
 def test_the_card_says_what_is_served(page: Page, service: Running) -> None:
     card = page.locator("#card")
-    for heading in ("Scores", "What is taken for what", "How far to trust a probability", "Limits"):
+    for heading in ("Scores", "Confusion matrix", "How far to trust a probability", "Limits"):
         expect(card.get_by_role("heading", name=heading)).to_be_visible()
     expect(card).to_contain_text(predict(service.url, "a").json()["version"])
     expect(card.get_by_role("row", name=re.compile("^macro-F1 "))).to_contain_text(re.compile(r"0\.\d{3} to \d\.\d{3}"))
     expect(card.get_by_role("img")).to_have_attribute(
-        "aria-label", re.compile("^Share of right labels by confidence: ")
+        "aria-label", re.compile("^Share of correct labels by confidence: ")
     )
 
 
@@ -289,8 +289,8 @@ def test_a_key_is_asked_for_and_used(browser: Browser, reproduced: Path, tmp_pat
         page.goto(running.url)
         page.locator("#text").fill("great day")
         expect(page.get_by_role("alert").first).to_have_text("no key: send `Authorization: Bearer KEY`")
-        page.get_by_label("asks for a key").fill("right")
-        page.get_by_role("button", name="Use it").click()
+        page.get_by_label("needs an API key").fill("right")
+        page.get_by_role("button", name="Use this key").click()
         expect(page.locator("#results article")).to_have_count(1)
 
 

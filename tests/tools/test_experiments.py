@@ -1,4 +1,4 @@
-"""The README's walk through experiments, with the real `dvc`, and what happens when it goes wrong.
+"""The walk through experiments in docs/experiments.md, with the real `dvc`, and what happens when it goes wrong.
 
 Most look at what tools/story.sh leaves of a shrunken repository: two clones, a bucket and a bare Git repository, all on
 loopback.

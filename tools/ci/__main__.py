@@ -105,10 +105,10 @@ def report() -> None:
     pictures = {f"{folder}/{path.name}": path for path in sorted(REPORT.glob("plots/*.png"))}
     publish(pictures, f"pull-{number}", "reports")
     if head == event["pull_request"]["head"]["sha"]:
-        found = f"Nothing was stale: {head[:12]} has the results of its own code, data and params."
+        outcome = f"Nothing was stale: {head[:12]} has the results of its own code, data and params."
     else:
-        found = f"`dvc repro` ran what was stale and pushed {head[:12]} to this branch: `git pull` before you go on."
-    text = f"## Pipeline\n\n{found}\n\n{(REPORT / 'report.md').read_text(encoding='utf-8')}"
+        outcome = f"`dvc repro` ran what was stale and pushed {head[:12]} to this branch: `git pull` before you go on."
+    text = f"## Pipeline\n\n{outcome}\n\n{(REPORT / 'report.md').read_text(encoding='utf-8')}"
     summarise(text)
     github.comment(number, MARKER, text)
 

@@ -72,12 +72,12 @@ def comment(number: int, marker: str, text: str) -> None:
     if len(body) > LONGEST_COMMENT:
         body = body[: LONGEST_COMMENT - len(CUT)] + CUT
     for page in range(1, 1000):
-        found = call("GET", f"issues/{number}/comments?per_page=100&page={page}")
-        for one in found:
+        comments = call("GET", f"issues/{number}/comments?per_page=100&page={page}")
+        for one in comments:
             if one["body"].startswith(marker) and one["user"]["type"] == "Bot":
                 call("PATCH", f"issues/comments/{one['id']}", {"body": body})
                 return
-        if len(found) < 100:
+        if len(comments) < 100:
             break
     call("POST", f"issues/{number}/comments", {"body": body})
 
@@ -85,7 +85,7 @@ def comment(number: int, marker: str, text: str) -> None:
 def pull_request(head: str, base: str, title: str, text: str) -> str:
     """Return the address of the open pull request from the branch `head`; open it if there is none."""
     owner = variable("GITHUB_REPOSITORY").split("/")[0]
-    found = call("GET", f"pulls?state=open&head={owner}:{head}&base={base}")
-    if not found:
-        found = [call("POST", "pulls", {"head": head, "base": base, "title": title, "body": text})]
-    return str(found[0]["html_url"])
+    pulls = call("GET", f"pulls?state=open&head={owner}:{head}&base={base}")
+    if not pulls:
+        pulls = [call("POST", "pulls", {"head": head, "base": base, "title": title, "body": text})]
+    return str(pulls[0]["html_url"])

@@ -43,8 +43,8 @@ def read(labels: list[str]) -> dict[str, pd.DataFrame]:
     """Return the prepared rows of each split, with their split, class number and band of annotator confidence."""
     rows = {}
     for name in SPLITS:
-        found = tables.read_parquet(Path(f"data/prepared/{name}.parquet")).assign(split=name)
-        rows[name] = with_bands(found.assign(label_class=found["label"].map(labels.index)))
+        prepared = tables.read_parquet(Path(f"data/prepared/{name}.parquet")).assign(split=name)
+        rows[name] = with_bands(prepared.assign(label_class=prepared["label"].map(labels.index)))
     return rows
 
 
@@ -81,10 +81,10 @@ def judge_all(rows: dict[str, pd.DataFrame], labels: list[str]) -> list[label_is
             )
     unseen = pd.concat([rows[VALID], rows[TEST]])
     with threads(settings.threads):
-        found = classifier.predict(unseen["raw"].tolist(), batch_size=settings.batch_size, progress=True)
-    judged = [label_issues.judge("transformer, validation and test", unseen, found)]
+        probabilities = classifier.predict(unseen["raw"].tolist(), batch_size=settings.batch_size, progress=True)
+    judged = [label_issues.judge("transformer, validation and test", unseen, probabilities)]
     rows[TEST] = rows[TEST].assign(
-        transformer=found[len(rows[VALID]) :].argmax(1),
+        transformer=probabilities[len(rows[VALID]) :].argmax(1),
         baseline=base.predict(rows[TEST]["text"].tolist()).argmax(1),
         flagged=judged[0].flagged[len(rows[VALID]) :],
     )
@@ -102,12 +102,12 @@ def ceilings(rows: pd.DataFrame, test: pd.DataFrame, classes: int) -> tuple[list
     known = rows[rows["confidence"].notna()]
     if test["confidence"].isna().any() or classes > MOST_LABELS:
         return [], []
-    found, confusions = [], []
+    vote_ceilings, confusions = [], []
     for votes in VOTES:
         given = known["label_class"].to_numpy(), known["confidence"].to_numpy()
         fitted = ceiling.fit(*given, classes, votes)
         confusions.append(ceiling.confusion(fitted, test["label_class"].to_numpy(), test["confidence"].to_numpy()))
-        found.append(
+        vote_ceilings.append(
             {
                 "votes": votes,
                 **ceiling.scores(confusions[-1].sum(0)),
@@ -116,7 +116,7 @@ def ceilings(rows: pd.DataFrame, test: pd.DataFrame, classes: int) -> tuple[list
                 "repeatability": fitted.repeatability(),
             }
         )
-    return found, confusions
+    return vote_ceilings, confusions
 
 
 def second_annotation(
@@ -131,8 +131,8 @@ def second_annotation(
     shares = np.bincount(test["band"] % bands, minlength=bands) / len(test)
     if not shares[copies["band"]].any():
         return None, np.full(bands, np.nan)
-    found, resampled = ceiling.repeated(copies, shares, classes, resamples=settings.resamples, seed=settings.seed)
-    total = ceiling.scores(found.sum(0))
+    confusions, resampled = ceiling.repeated(copies, shares, classes, resamples=settings.resamples, seed=settings.seed)
+    total = ceiling.scores(confusions.sum(0))
     drawn = resampled.sum(1)
     sizes, below_1 = copies.groupby("key").size(), copies[copies["confidence"] < 1].groupby("key")["confidence"]
     alike = below_1.value_counts()
@@ -147,8 +147,8 @@ def second_annotation(
         "pairs_below_1": _pairs(below_1.size()),
         "of_them_with_one_confidence": _pairs(alike),
     }
-    sums = found.sum((1, 2))
-    hits = np.trace(found, axis1=1, axis2=2)
+    sums = confusions.sum((1, 2))
+    hits = np.trace(confusions, axis1=1, axis2=2)
     return report, np.divide(hits, sums, out=np.full(bands, np.nan), where=sums > 0)
 
 
@@ -179,8 +179,8 @@ def by_band(
                     "second_annotation": None if np.isnan(again[band]) else float(again[band]),
                     "texts": int(copies.loc[copies["band"] == band, "key"].nunique()),
                     "ceilings": [
-                        {"votes": found["votes"], "accuracy": float(metrics.accuracy(part[mask].sum(0)))}
-                        for found, part in zip(models, confusions, strict=True)
+                        {"votes": vote_model["votes"], "accuracy": float(metrics.accuracy(part[mask].sum(0)))}
+                        for vote_model, part in zip(models, confusions, strict=True)
                     ],
                 }
             )
@@ -197,12 +197,12 @@ def gather(
         test = test[test["confidence"].notna()]
     models, confusions = ceilings(pd.concat(rows.values()), test, classes)
     second, again = second_annotation(copies, test, classes, settings)
-    found = {name: scores(test, name, classes) for name in MODELS}
+    model_scores = {name: scores(test, name, classes) for name in MODELS}
     left = test[~test["flagged"]]
     return {
         "rows": len(test),
         "of_rows": len(rows[TEST]),
-        "scores": found,
+        "scores": model_scores,
         "ceilings": models,
         "second_annotation": second,
         "bands": by_band(test, copies, again, models, confusions),

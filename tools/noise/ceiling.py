@@ -129,8 +129,8 @@ def fit(labels: Ints, confidence: Floats, classes: int, votes: int) -> VoteModel
     def loss(log_alpha: Floats) -> float:
         return -float((seen * np.log(start.cells(np.exp(log_alpha)) + 1e-300)).sum())
 
-    found = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=[LIMITS] * classes)
-    return VoteModel(votes=votes, alpha=np.exp(found.x))
+    optimum = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=[LIMITS] * classes)
+    return VoteModel(votes=votes, alpha=np.exp(optimum.x))
 
 
 def misfit(model: VoteModel, labels: Ints, confidence: Floats) -> float:
@@ -146,9 +146,9 @@ def confusion(model: VoteModel, labels: Ints, confidence: Floats) -> Floats:
     It is given row by row, so that any subset of the tweets can be summed. The best classifier is the one of most
     accuracy; another one could have a slightly higher macro-F1.
     """
-    found = np.zeros((len(labels), len(model.alpha), len(model.alpha)))
-    found[np.arange(len(labels)), labels] = model.best()[labels, model.top(confidence)]
-    return found
+    matrices = np.zeros((len(labels), len(model.alpha), len(model.alpha)))
+    matrices[np.arange(len(labels)), labels] = model.best()[labels, model.top(confidence)]
+    return matrices
 
 
 def bounds(agreement: float, classes: int) -> tuple[float, float]:
@@ -183,15 +183,15 @@ def repeated(rows: pd.DataFrame, shares: Floats, classes: int, *, resamples: int
     np.add.at(parts, (key, rows["band"], rows["label_class"]), others / np.bincount(key)[key][:, None])
 
     def scaled(weights: Floats) -> Floats:
-        found = np.tensordot(weights, parts, 1)
-        total = found.sum((1, 2), keepdims=True)
-        return found * shares[:, None, None] / np.where(total > 0, total, 1)
+        matrices = np.tensordot(weights, parts, 1)
+        total = matrices.sum((1, 2), keepdims=True)
+        return matrices * shares[:, None, None] / np.where(total > 0, total, 1)
 
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(len(parts), size=len(parts)), minlength=len(parts)) for _ in range(resamples))
     return scaled(np.ones(len(parts))), np.stack([scaled(weights.astype(float)) for weights in drawn])
 
 
-def scores(found: Floats) -> dict[str, float]:
+def scores(matrix: Floats) -> dict[str, float]:
     """Return accuracy and macro-F1 of a confusion matrix, (K, K)."""
-    return {"accuracy": float(metrics.accuracy(found)), "macro_f1": float(metrics.macro_f1(found))}
+    return {"accuracy": float(metrics.accuracy(matrix)), "macro_f1": float(metrics.macro_f1(matrix))}

@@ -53,13 +53,13 @@ def cross_validated(rows: pd.DataFrame, labels: list[str]) -> Floats | None:
     classes, texts = rows["label_class"].to_numpy(), rows["text"].to_numpy()
     if pd.Series(groups).groupby(classes).nunique().reindex(range(len(labels)), fill_value=0).min() < FOLDS:
         return None
-    found = np.zeros((len(rows), len(labels)))
+    probabilities = np.zeros((len(rows), len(labels)))
     folds = StratifiedGroupKFold(FOLDS).split(texts, classes, groups)
     for learned, held_out in track(folds, desc="cross-validation", unit="folds", total=FOLDS):
         with contextlib.redirect_stdout(None):
             fitted = baseline.fit(texts[learned].tolist(), classes[learned].tolist(), labels, settings)
-        found[held_out] = fitted.predict(texts[held_out].tolist())
-    return found
+        probabilities[held_out] = fitted.predict(texts[held_out].tolist())
+    return probabilities
 
 
 def judge(by: str, rows: pd.DataFrame, probabilities: Floats) -> Judged:

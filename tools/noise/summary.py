@@ -20,9 +20,9 @@ def score_table(report: dict[str, Any]) -> str:
     if second:
         both = (with_interval(second[name], second["intervals"][name]) for name in ("accuracy", "macro_f1"))
         rows.append((f"a second annotation of the same words ({second['texts']:,} texts)", *both, ""))
-    for found in report["ceilings"]:
-        shares = [_percent(closed(report["scores"], name, found[name])) for name in ("accuracy", "macro_f1")]
-        rows.append((f"ceiling, if {found['votes']} votes made each label", *_scores(found), ", ".join(shares)))
+    for ceiling in report["ceilings"]:
+        shares = [_percent(closed(report["scores"], name, ceiling[name])) for name in ("accuracy", "macro_f1")]
+        rows.append((f"ceiling, if {ceiling['votes']} votes made each label", *_scores(ceiling), ", ".join(shares)))
     if second:
         low, high = second["ceiling"]
         shares = [_percent(closed(report["scores"], "accuracy", end)) for end in (high, low)]
@@ -41,7 +41,7 @@ def closed(scores: dict[str, Any], name: str, best: float) -> float | None:
 
 def band_table(report: dict[str, Any]) -> str:
     """Return a Markdown table of accuracies and ceilings by annotator confidence."""
-    votes = [f"ceiling, {found['votes']} votes" for found in report["ceilings"]]
+    votes = [f"ceiling, {ceiling['votes']} votes" for ceiling in report["ceilings"]]
     head = ("confidence", "test tweets", *MODELS, "second annotation", *votes, "flagged")
     rows = [
         (
@@ -49,7 +49,7 @@ def band_table(report: dict[str, Any]) -> str:
             f"{band['rows']:,}",
             *(f"{band[name]:.3f}" for name in MODELS),
             "–" if band["second_annotation"] is None else f"{band['second_annotation']:.3f} ({band['texts']:,} texts)",
-            *(f"{found['accuracy']:.3f}" for found in band["ceilings"]),
+            *(f"{ceiling['accuracy']:.3f}" for ceiling in band["ceilings"]),
             _percent(band["flagged"] / band["rows"]),
         )
         for band in reversed(report["bands"])
@@ -59,7 +59,7 @@ def band_table(report: dict[str, Any]) -> str:
 
 def judged_table(report: dict[str, Any]) -> str:
     """Return a Markdown table of what confident learning says of the labels."""
-    labels = [found["label"] for found in report["judged"][0]["labels"]]
+    labels = [estimate["label"] for estimate in report["judged"][0]["labels"]]
     head = (
         "judged by",
         "tweets",
@@ -74,7 +74,7 @@ def judged_table(report: dict[str, Any]) -> str:
             part["by"],
             f"{part['rows']:,}",
             _percent(part["estimated_wrong"]),
-            *(_percent(found["estimated_wrong"]) for found in part["labels"]),
+            *(_percent(estimate["estimated_wrong"]) for estimate in part["labels"]),
             f"{part['flagged']:,}",
             _number(part["flagged_have_lower_confidence"]),
             _number(part["predicted_otherwise_have_lower_confidence"]),
@@ -84,8 +84,8 @@ def judged_table(report: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def _scores(found: dict[str, Any]) -> tuple[str, str]:
-    return f"{found['accuracy']:.3f}", f"{found['macro_f1']:.3f}"
+def _scores(scores: dict[str, Any]) -> tuple[str, str]:
+    return f"{scores['accuracy']:.3f}", f"{scores['macro_f1']:.3f}"
 
 
 def _percent(share: float | None) -> str:
@@ -99,9 +99,9 @@ def _number(value: float | None) -> str:
 def explain(report: dict[str, Any]) -> list[str]:
     """Return what the tables rest on, and what was left out, a line each."""
     lines = [
-        f"With {found['votes']} votes the vote model puts {_percent(found['misfit'])} of the tweets at other shares of"
-        f" votes than they have, and expects two panels to agree on {found['repeatability']:.3f}."
-        for found in report["ceilings"]
+        f"With {ceiling['votes']} votes the vote model puts {_percent(ceiling['misfit'])} of the tweets at other shares"
+        f" of votes than they have, and expects two panels to agree on {ceiling['repeatability']:.3f}."
+        for ceiling in report["ceilings"]
     ]
     if report["bands"]:
         lines.append(

@@ -122,11 +122,11 @@ def unique(names: list[str]) -> list[str]:
 
 def compare_metrics(repo: Repo, commit: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the old and new value of each number among the metrics of this run, their difference and what it means."""
-    found = repo.metrics.diff(a_rev=commit, b_rev="workspace", all=True).get("diff", {})
+    changes = repo.metrics.diff(a_rev=commit, b_rev="workspace", all=True).get("diff", {})
     transformer, baseline = (model["intervals"] for model in report["models"])
     intervals = {**transformer, "baseline_macro_f1": baseline["macro_f1"]}
     rows = []
-    for path, metrics in sorted(found.items(), key=lambda item: (item[0] != "metrics/evaluate.json", item[0])):
+    for path, metrics in sorted(changes.items(), key=lambda item: (item[0] != "metrics/evaluate.json", item[0])):
         for name, change in sorted(metrics.items()):
             if isinstance(change.get("new"), int | float):
                 interval = intervals.get(name) if path == "metrics/evaluate.json" else None
@@ -153,10 +153,10 @@ def meaning(name: str, change: dict[str, Any], interval: list[float] | None) -> 
 
 def compare_params(repo: Repo, commit: str) -> list[dict[str, Any]]:
     """Return the params whose values differ, with the old and the new one."""
-    found = repo.params.diff(a_rev=commit, b_rev="workspace").get("diff", {})
+    changes = repo.params.diff(a_rev=commit, b_rev="workspace").get("diff", {})
     return [
         {"name": name if path == "params.yaml" else f"{path}: {name}", **change}
-        for path, params in sorted(found.items())
+        for path, params in sorted(changes.items())
         for name, change in sorted(params.items())
     ]
 
@@ -164,10 +164,10 @@ def compare_params(repo: Repo, commit: str) -> list[dict[str, Any]]:
 def earlier(commit: str, path: str) -> dict[str, Any]:
     """Return what a JSON file held at a commit; nothing where it was not there or no JSON object."""
     try:
-        found = json.loads(git("show", f"{commit}:{path}"))
+        content = json.loads(git("show", f"{commit}:{path}"))
     except ValueError:  # UserError is one
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def comparison(repo: Repo, chosen: tuple[str, str, str] | None, metrics: dict[str, Any]) -> dict[str, Any] | None:

@@ -51,8 +51,8 @@ def draw(repo: Repo, other: tuple[str, str] | None) -> list[Chart]:
     Lines go upon each other, other plots side by side. Raises UserError when the workspace lacks a plot.
     """
     names = {"workspace": "this run"} | (dict([other]) if other else {})
-    found = repo.plots.show(revs=list(names))
-    renamed = {name: found.get(revision, {}) for revision, name in names.items()}
+    plots = repo.plots.show(revs=list(names))
+    renamed = {name: plots.get(revision, {}) for revision, name in names.items()}
     charts = []
     for renderer, *_ in match_defs_renderers(renamed, templates_dir=repo.plots.templates_dir):
         charts += _draw(renderer, other[1] if other else None)

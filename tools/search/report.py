@@ -119,12 +119,12 @@ def charts(study: optuna.Study, trials: list[FrozenTrial]) -> dict[str, dict[str
     ]
     if not points:
         return {}
-    found = {"Score of each trial, and the best so far": history(points)}
-    found["Score against each param"] = against_params(points, trials)
+    specs = {"Score of each trial, and the best so far": history(points)}
+    specs["Score against each param"] = against_params(points, trials)
     if sum(trial.state == TrialState.COMPLETE for trial in trials) >= TRIALS_FOR_IMPORTANCES:
-        found["Importance of each param"] = importances(study)
-    found["Learning curves"] = learning_curves(trials)
-    return found
+        specs["Importance of each param"] = importances(study)
+    specs["Learning curves"] = learning_curves(trials)
+    return specs
 
 
 def number_axis(title: str, **more: Any) -> dict[str, Any]:
@@ -194,11 +194,11 @@ def against_params(points: list[dict[str, Any]], trials: list[FrozenTrial]) -> d
 
 
 def importances(study: optuna.Study) -> dict[str, Any]:
-    found = optuna.importance.get_param_importances(study)
+    param_importances = optuna.importance.get_param_importances(study)
     return {
         "width": 420,
         "height": {"step": 28},
-        "data": {"values": [{"param": name, "importance": value} for name, value in found.items()]},
+        "data": {"values": [{"param": name, "importance": value} for name, value in param_importances.items()]},
         "mark": "bar",
         "encoding": {
             "y": {"field": "param", "type": "nominal", "sort": "-x", "title": None},

@@ -87,11 +87,11 @@ def covid19(folder: Path) -> Read:
     The official split into train and test is kept. Raises UserError when one of the two files is missing and when
     Kaggle cannot be reached.
     """
-    found = [name for name in COVID19_FILES.values() if (folder / name).is_file()]
-    if not found:
+    present_files = [name for name in COVID19_FILES.values() if (folder / name).is_file()]
+    if not present_files:
         folder = _download_covid19(folder)
-    elif len(found) < len(COVID19_FILES):
-        raise UserError(f"{folder}: holds {found[0]} only; it needs {' and '.join(COVID19_FILES.values())}")
+    elif len(present_files) < len(COVID19_FILES):
+        raise UserError(f"{folder}: holds {present_files[0]} only; it needs {' and '.join(COVID19_FILES.values())}")
     parts, hashes = [], {}
     for split, name in COVID19_FILES.items():
         columns = CsvColumns(
@@ -176,12 +176,12 @@ def find_files(path: str, named: str = "fetch.path") -> list[str]:
         fs, root = fsspec.core.url_to_fs(path)
         # Asked in this order because a file with links in it is a folder to fsspec's HTTP.
         is_folder = not (root.endswith(TABLES) and fs.isfile(root)) and fs.isdir(root)
-        found = sorted(fs.ls(root, detail=False)) if is_folder else [root] if fs.exists(root) else None
+        paths = sorted(fs.ls(root, detail=False)) if is_folder else [root] if fs.exists(root) else None
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(f"{named} = {path}: cannot be read: {one_line(error)[:200]}") from None
-    if found is None:
+    if paths is None:
         raise UserError(f"{named} = {path}: no such file or folder")
-    files = [file for file in found if file.endswith(TABLES)]
+    files = [file for file in paths if file.endswith(TABLES)]
     if not files:
         raise UserError(f"{named} = {path}: no file that ends in {', '.join(TABLES)}")
     return [fs.unstrip_protocol(file) for file in files]
@@ -222,8 +222,8 @@ def _select(frame: pd.DataFrame, columns: CsvColumns, name: str) -> pd.DataFrame
     wanted = {field: getattr(columns, field) for field in COLUMNS}
     missing = [column for column in wanted.values() if column is not None and column not in frame.columns]
     if missing:
-        found = ", ".join(map(str, frame.columns[:12]))
-        raise UserError(f"{name}: no column {', '.join(map(repr, missing))}; it has: {found}")
+        column_names = ", ".join(map(str, frame.columns[:12]))
+        raise UserError(f"{name}: no column {', '.join(map(repr, missing))}; it has: {column_names}")
     numbers = pd.RangeIndex(len(frame)).astype(str)
     chosen = {field: frame[column] if column else None for field, column in wanted.items()}
     rows = pd.DataFrame({**chosen, "id": chosen["id"] if columns.id else numbers}, index=frame.index, columns=COLUMNS)
@@ -292,9 +292,9 @@ def check(rows: pd.DataFrame, labels: list[str], max_chars: int) -> None:
         schema.validate(rows, lazy=True)
     except pa.errors.SchemaErrors as error:
         raise UserError(_describe(error.failure_cases)) from None
-    found = set(rows["label"])
-    if len(found) < 2:
-        raise UserError(f"found one class only, {found.pop()!r}; it needs two or more")
+    classes = set(rows["label"])
+    if len(classes) < 2:
+        raise UserError(f"found one class only, {classes.pop()!r}; it needs two or more")
     doubled = rows.duplicated(["id", "split"])
     if doubled.any():
         raise UserError(f"id {rows.loc[doubled, 'id'].iloc[0]!r} comes again in {at(doubled)}; ids must differ")

@@ -138,8 +138,8 @@ def minimum_functionality(predict: Predict, signs: Floats) -> dict[str, Result]:
         cases["plain neutral"] = (0.0, list(NEUTRAL_SENTENCES))
     results = {}
     for name, (wanted, sentences) in cases.items():
-        found = signs[predict(sentences).argmax(1)]
-        results[name] = _result(list(found != wanted), sentences)
+        predicted_signs = signs[predict(sentences).argmax(1)]
+        results[name] = _result(list(predicted_signs != wanted), sentences)
     return results
 
 

@@ -141,12 +141,12 @@ def sample(texts: Texts, axes: Axes, classes: int) -> Sample:
     )
 
 
-def psi(expected: Floats, found: Floats) -> float:
+def psi(expected: Floats, observed: Floats) -> float:
     """Return the population stability index of two distributions, (K,): the sum of (q - p) ln(q / p).
 
     Jeffreys' divergence (1946), under the name that credit scoring gave it.
     """
-    p, q = np.maximum(expected, SMALL), np.maximum(found, SMALL)
+    p, q = np.maximum(expected, SMALL), np.maximum(observed, SMALL)
     return float(((q - p) * np.log(q / p)).sum())
 
 
@@ -156,9 +156,9 @@ def chi_square(expected: Floats, counts: Ints) -> float:
     return float(((counts - amounts) ** 2 / amounts).sum())
 
 
-def kolmogorov_smirnov(expected: Floats, found: Floats) -> float:
+def kolmogorov_smirnov(expected: Floats, observed: Floats) -> float:
     """Return the largest distance between the distribution functions of two samples, of which the first is sorted."""
-    values = np.sort(found)
+    values = np.sort(observed)
     points = np.concatenate([expected, values])
     before = np.searchsorted(expected, points, side="right") / len(expected)
     after = np.searchsorted(values, points, side="right") / len(values)
@@ -178,8 +178,8 @@ def mmd(embeddings: Floats, landmarks: Floats, bandwidth: float, within: float) 
 
 
 def _squared_distances(a: Floats, b: Floats) -> Floats:
-    found: Floats = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
-    return found
+    squared_distances: Floats = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
+    return squared_distances
 
 
 class Comparison:
@@ -208,15 +208,15 @@ def thresholds(
 ) -> dict[str, float]:
     """Return a threshold for each statistic, such that in `false_alarms` of the windows any is above its own."""
     rng = np.random.default_rng(seed)
-    found: list[list[float]] = []
+    statistics: list[list[float]] = []
     for _ in range(HALVES):
         rows = rng.permutation(len(texts))
         one, other = rows[: len(rows) // 2], rows[len(rows) // 2 :]
         comparison = Comparison(axes, sample(texts.take(one), axes, classes))
         for _ in range(WINDOWS):
             drawn = texts.take(rng.choice(other, window, replace=False))
-            found.append(list(comparison.statistics(drawn).values()))
-    values = np.array(found)  # (windows, statistics)
+            statistics.append(list(comparison.statistics(drawn).values()))
+    values = np.array(statistics)  # (windows, statistics)
     scale = np.maximum(np.quantile(values, COMMON, axis=0), SMALL)
     factor = np.quantile((values / scale).max(1), 1 - false_alarms)
     return dict(zip(STATISTICS, (factor * scale).tolist(), strict=True))
@@ -232,14 +232,14 @@ def reference(
     axes = principal_axes(training.embeddings)
     window = min(window, len(validation) // 2)
     shuffled = validation.take(np.random.default_rng(seed).permutation(len(validation)))
-    found = thresholds(shuffled, axes, classes, window=window, false_alarms=false_alarms, seed=seed)
+    alarm_thresholds = thresholds(shuffled, axes, classes, window=window, false_alarms=false_alarms, seed=seed)
     return Reference(
         model=model,
         window=window,
         false_alarms=false_alarms,
         axes=axes,
         sample=sample(shuffled, axes, classes),
-        thresholds=found,
+        thresholds=alarm_thresholds,
     )
 
 

@@ -38,8 +38,8 @@ def _files(folders: Iterable[Path]) -> list[Path]:
 def _code() -> list[Path]:
     """Return the files of the imported modules of this repository, relative to its root."""
     root = Path.cwd()
-    found = (getattr(module, "__file__", None) for module in sys.modules.values())
-    paths = (Path(file) for file in found if file)
+    module_files = (getattr(module, "__file__", None) for module in sys.modules.values())
+    paths = (Path(file) for file in module_files if file)
     return sorted(
         p.relative_to(root)
         for p in paths
@@ -68,8 +68,8 @@ def folder(name: str) -> Iterator[Path]:
 
 def latest(path: Path) -> Path | None:
     """Return the newest complete checkpoint in the folder, or None; incomplete ones are removed."""
-    found = sorted(path.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for checkpoint in found:
+    checkpoints = sorted(path.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for checkpoint in checkpoints:
         if not (checkpoint / COMPLETE).exists():
             shutil.rmtree(checkpoint)
-    return next((checkpoint for checkpoint in reversed(found) if checkpoint.exists()), None)
+    return next((checkpoint for checkpoint in reversed(checkpoints) if checkpoint.exists()), None)

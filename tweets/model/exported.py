@@ -104,8 +104,8 @@ class Exported:
             request = self.single[width]
         else:
             request, width = self.request, min(-(-longest // STEP) * STEP, settings.max_length)
-        found = request.infer(padded(rows, width, settings.pad))
-        return found[0], found[1]
+        outputs = request.infer(padded(rows, width, settings.pad))
+        return outputs[0], outputs[1]
 
 
 def padded(rows: Sequence[Ints], width: int, pad: int) -> dict[str, Ints]:
@@ -148,9 +148,11 @@ def load(folder: Path, *, threads: int, single: bool = True) -> Exported:
         files.check_sha256(folder / name, checksum)
     model, examples = read(folder, threads=threads, single=single), files.read_json(folder / EXAMPLES)
     expected = np.array([example["probabilities"] for example in examples])
-    found: Floats = model.predict([example["text"] for example in examples])
-    if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
-        raise UserError(f"{folder}: here the model gives {found.round(3).tolist()}, needs {expected.round(3).tolist()}")
+    probabilities: Floats = model.predict([example["text"] for example in examples])
+    if probabilities.shape != expected.shape or np.abs(probabilities - expected).max() > TOLERANCE:
+        raise UserError(
+            f"{folder}: here the model gives {probabilities.round(3).tolist()}, needs {expected.round(3).tolist()}"
+        )
     return model
 
 

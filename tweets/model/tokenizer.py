@@ -69,8 +69,8 @@ def _special_tokens(folder: Path) -> dict[str, str] | None:
 
 def _positions(folder: Path) -> int | None:
     """Return how many tokens the encoder takes; None where its configuration does not say so itself."""
-    found = _read(folder / "config.json").get("max_position_embeddings")
-    return found if isinstance(found, int) else None
+    positions = _read(folder / "config.json").get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None
 
 
 def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int, max_length: int) -> Loaded:

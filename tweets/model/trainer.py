@@ -133,10 +133,10 @@ class Curves(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
         names = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
         names |= {f"eval_{name}": f"valid/{name}" for name in ("loss", "accuracy", "macro_f1")}
-        found = {names[name]: value for name, value in logs.items() if name in names}
-        if found:
+        logged_metrics = {names[name]: value for name, value in logs.items() if name in names}
+        if logged_metrics:
             self.live.step = state.global_step
-            for name, value in {**found, "epoch": round(state.epoch, 4)}.items():
+            for name, value in {**logged_metrics, "epoch": round(state.epoch, 4)}.items():
                 self.live.log_metric(name, round(value, 6))
             self.live.make_summary()
 
