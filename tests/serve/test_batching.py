@@ -115,7 +115,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         second = ask(batcher, model, "b", "c", "d")
         await asyncio.sleep(0)
         with pytest.raises(Refused, match="busy: 3 texts wait, and 5 may; try again in 1 s") as raised:
-            await batcher.predict(served(model), ["x"] * 3)
+            batcher.check_room(3)
         assert (raised.value.status, raised.value.headers) == (503, {"Retry-After": "1"})
         third = ask(batcher, model, "e", "f")
         model.go.release(9)
