@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tables
+from tweets import behaviour, encode, environment, errors, files, metrics, model, orphan, params, tables, tfidf
 from tweets.dataset import TEST, hash_of_ids
 from tweets.errors import UserError
 from tweets.text import HASHTAG, NEGATION, has_emoji
@@ -232,8 +232,6 @@ def main() -> None:
         model_p = model.probabilities(classifier.model, tokens, pad, batch_size=settings.batch_size, progress=True)
         check_pipeline(folder, texts, tokens, model_p, labels)
         tests = behaviour_report(classifier, rows["raw"].head(INVARIANCE_ROWS).tolist(), settings)
-    from tweets import tfidf  # noqa: PLC0415  scikit-learn, which no other score needs
-
     base_p = tfidf.load(Path("models/baseline")).predict(texts)
     report = score(rows, truth, model_p, base_p, labels, settings)
     with files.replacing(Path("plots/evaluate")) as staged:
