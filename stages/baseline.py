@@ -11,8 +11,6 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from scipy.sparse import hstack
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from tweets import command, environment, files, orphan, params
@@ -43,6 +41,9 @@ class BaselineParams:
 
 def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:
     """Return the baseline fitted on the texts and their class numbers. Raises UserError when no n-gram is left."""
+    from scipy.sparse import hstack  # noqa: PLC0415  see the top of tweets/tfidf.py
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  as above
+
     words = tfidf.vectorizer("word", settings.word_ngrams, min_df=settings.min_df)
     chars = tfidf.vectorizer("char_wb", settings.char_ngrams, min_df=settings.min_df)
     try:

@@ -2,24 +2,28 @@
 
 A model folder holds model.json (settings, labels and both vocabularies) and weights.safetensors (inverse document
 frequencies and coefficients).
+
+scikit-learn and SciPy are imported where they compute: that takes as long as torch, and a wrong param need not wait.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from tweets import files
 from tweets.errors import UserError
 from tweets.text.cleaning import tokenise
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,12 +33,14 @@ class Baseline:
     """A fitted baseline for K labels."""
 
     labels: list[str]
-    words: TfidfVectorizer
-    chars: TfidfVectorizer
-    classifier: LogisticRegression
+    words: "TfidfVectorizer"
+    chars: "TfidfVectorizer"
+    classifier: "LogisticRegression"
 
-    def features(self, texts: Sequence[str]) -> csr_matrix:
+    def features(self, texts: Sequence[str]) -> "csr_matrix":
         """Return the TF-IDF of the texts, (N, words + characters)."""
+        from scipy.sparse import hstack  # noqa: PLC0415  see the top
+
         return hstack([self.words.transform(texts), self.chars.transform(texts)], format="csr")
 
     def predict(self, texts: Sequence[str]) -> Floats:
@@ -42,8 +48,10 @@ class Baseline:
         return self.classifier.predict_proba(self.features(texts))  # type: ignore[no-any-return]
 
 
-def vectorizer(analyzer: str, ngrams: Sequence[int], **options: Any) -> TfidfVectorizer:
+def vectorizer(analyzer: str, ngrams: Sequence[int], **options: Any) -> "TfidfVectorizer":
     """Return a vectorizer of lower-case n-grams from `ngrams[0]` to `ngrams[1]`, of words or of characters."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  see the top
+
     by_word = {"tokenizer": tokenise, "token_pattern": None} if analyzer == "word" else {}
     return TfidfVectorizer(analyzer=analyzer, ngram_range=tuple(ngrams), sublinear_tf=True, **by_word, **options)
 
@@ -70,6 +78,8 @@ def load(folder: Path) -> Baseline:
         weights = load_file(folder / "weights.safetensors")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: not a baseline's folder ({error}); `dvc repro baseline`") from None
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  see the top
+
     parts = {}
     for name, ngrams in content["ngrams"].items():
         parts[name] = vectorizer(name, ngrams, vocabulary=content["vocabulary"][name])
