@@ -41,7 +41,7 @@ class BaselineParams:
 
 def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:
     """Return the baseline fitted on the texts and their class numbers. Raises UserError when no n-gram is left."""
-    from scipy.sparse import hstack  # noqa: PLC0415  see the top of tweets/tfidf.py
+    from scipy.sparse import hstack  # noqa: PLC0415  see the top of tweets/model/tfidf.py
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  as above
 
     words = tfidf.vectorizer("word", settings.word_ngrams, min_df=settings.min_df)
