@@ -54,14 +54,14 @@ TRAINING = {
 SERVING = {
     "model": r"\(openvino/",
     "tokenise": r"^Exported\.outputs ",  # the tokenizer is no Python; its time is that of who calls it
-    "clean": r"\((tweets/(text|repair).py|ftfy/|emoji/)",
+    "clean": r"\((tweets/text/|ftfy/|emoji/)",
     "validation and JSON": r"\((pydantic|json|email)/|\(fastapi/(dependencies/|encoders|_compat)|^serialize_response ",
-    "monitoring": r"\((serve/(monitoring|collection)|tweets/drift).py",
+    "monitoring": r"\((serve/(monitoring|collection)|tweets/evaluation/drift_statistics).py",
     "metrics": r"\(prometheus_client/|\(serve/metrics.py",
     "logs": r"\((logging|pythonjsonlogger)/|\(serve/logs.py",
     "queue and batches": r"\(serve/(batching|models).py|\(tweets/model/exported.py",
     "limits of a request": r"\(serve/middleware.py|\(limits/",
-    "routes": r"\((fastapi|starlette|anyio)/|\(serve/app.py",
+    "routes": r"\((fastapi|starlette|anyio)/|\(serve/(app|service).py",
     "HTTP": r"\(uvicorn/|\(serve/(connections|__main__).py",
     "event loop": r"\(asyncio/",  # uvloop's, which is no Python either
 }

@@ -37,7 +37,7 @@ def fetch(settings: Fetch) -> tuple[pd.DataFrame, dict[str, Any]]:
     source = sources.SOURCES[settings.source]
     rows, labels, hashes = source.read(settings.path, settings.csv)
     check_hash(hashes, settings.sha256)
-    blank = rows["text"].map(is_blank) | rows["label"].isna()
+    blank = rows["text"].map(is_blank).astype(bool) | rows["label"].isna()
     dropped = int(blank.sum()) if settings.empty == "drop" else 0
     if dropped:
         rows = rows[~blank]

@@ -238,7 +238,7 @@ def test_a_usage_that_makes_no_sense_is_refused(
     with pytest.raises(SystemExit) as raised:
         run(monkeypatch, *arguments)
     assert raised.value.code == 2
-    assert f"python -m tweets.predict: error: {message}" in capsys.readouterr().err.splitlines()[-1]
+    assert f": error: {message}" in capsys.readouterr().err.splitlines()[-1]
     assert (here / "taken.csv" / "kept").read_text() == "whole"
 
 

@@ -229,7 +229,7 @@ def _select(frame: pd.DataFrame, columns: CsvColumns, name: str) -> pd.DataFrame
     rows = pd.DataFrame({**chosen, "id": chosen["id"] if columns.id else numbers}, index=frame.index, columns=COLUMNS)
     for field in ("id", "text", "label", "split"):
         rows[field] = rows[field].astype("str")
-    rows["label"] = rows["label"].mask(rows["label"].map(is_blank))
+    rows["label"] = rows["label"].mask(rows["label"].map(is_blank).astype(bool))
     rows["confidence"] = _numbers(rows["confidence"], name)
     rows["split"] = _official(rows["split"], name) if columns.split else rows["split"]
     return rows.reset_index(drop=True)
@@ -269,7 +269,7 @@ def check(rows: pd.DataFrame, labels: list[str], max_chars: int) -> None:
     """
     if rows.empty:
         raise UserError("the source has no rows; it needs at least two labels with a few rows each")
-    not_blank = pa.Check(lambda text: ~text.map(is_blank), error="is empty")
+    not_blank = pa.Check(lambda text: ~text.map(is_blank).astype(bool), error="is empty")
     schema = pa.DataFrameSchema(
         {
             "id": pa.Column(str),
