@@ -138,7 +138,10 @@ def pipeline(root: Path) -> str:
     for stage, entry in content["stages"].items():
         others = [dep for dep in entry["deps"] if dep != LIBRARIES and not dep.endswith(".py")]
         entry["deps"] = [*others, *sorted({LIBRARIES} | code(stage, root))]
-        entry["params"] = sorted(params(stage))
+        if sections := sorted(params(stage)):
+            entry["params"] = sections
+        else:
+            entry.pop("params", None)
     written = io.StringIO()
     yaml.dump(content, written)
     return written.getvalue()
@@ -158,10 +161,7 @@ def schema(stages: list[str]) -> str:
     properties = {stage: named[stage, "validation"] for stage in sections}
     content = {**shared, "type": "object", "properties": properties, "required": [*properties]}
     text = json.dumps({**content, "additionalProperties": False}, indent=1, sort_keys=True) + "\n"
-    return (
-        re.sub(r'^( *)"(gt|ge|lt|le)":', lambda match: f'{match[1]}"{LIMITS[match[2]]}":', text, flags=re.MULTILINE)
-        + "\n"
-    )
+    return re.sub(r'"(gt|ge|lt|le)":', lambda match: f'"{LIMITS[match[1]]}":', text)
 
 
 def classes(cls: Any) -> Iterator[Any]:
