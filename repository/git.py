@@ -17,7 +17,7 @@ def attempt(
 
 
 def git(*arguments: str, folder: Path | None = None, changed: Mapping[str, str] | None = None) -> str:
-    """Return what a git command prints, without its last line break. Raises UserError when it fails."""
+    """Return what a git command prints, without the line breaks at its end. Raises UserError when it fails."""
     result = attempt(*arguments, folder=folder, changed=changed)
     if result.returncode:
         raise UserError(
