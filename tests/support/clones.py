@@ -21,9 +21,11 @@ IDENTITY = {
     "GIT_COMMITTER_EMAIL": "test@example.org",
 }
 os.environ |= {**IDENTITY, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-# Of commands in a clone: tests/bin and this Python first, wide tables, and nothing of a `make test` around these tests.
+# Of commands in a clone: tests/bin and this Python first, wide tables, and nothing of a `make test` around these tests
+# or of what tests/__init__.py sets for this process.
+ELSEWHERE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "OPENBLAS_CORETYPE")
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
+    **{name: value for name, value in os.environ.items() if name not in ELSEWHERE},
     "COLUMNS": "500",
     "PATH": os.pathsep.join([str(ROOT / "tests/bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
