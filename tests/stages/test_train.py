@@ -25,6 +25,7 @@ from tweets import files, params
 from tweets.errors import UserError
 from tweets.model.trainer import Curves, LengthOrder, Rows, row_weights, scores
 from tweets.text import token_arrays
+from tweets.text.cleaning import VERSION
 
 OUTPUTS = ("models/transformer", "plots/train", "metrics/train.json")
 
@@ -251,7 +252,7 @@ def test_the_model_folder_is_one_that_transformers_loads_with_its_labels(ready: 
     assert {score["label"] for score in scores} == set(LABELS)
     cleaning = json.loads(Path("models/transformer/cleaning.json").read_text())
     prepared = json.loads(Path("data/prepared/prepared.json").read_text())
-    assert cleaning == {"version": 1, **prepared["cleaning"]}
+    assert cleaning == {"version": VERSION, **prepared["cleaning"]}
 
 
 def test_training_learns_what_the_words_say(ready: Path) -> None:
