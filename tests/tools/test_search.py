@@ -138,7 +138,7 @@ def test_only_what_was_trained_to_its_end_is_in_the_run_cache(searched: tuple[Pa
     folder, _, before = searched
     [new] = run_cache(folder) - before  # of try-0; try-3 came from it, the others leave nothing
     assert yaml.safe_load((folder / new).read_text())["cmd"] == "python -m stages.train"
-    rates = yaml.safe_load((folder / new).read_text())["params"]["params.yaml"]["train.lr"]
+    rates = yaml.safe_load((folder / new).read_text())["params"]["params.yaml"]["train"]["lr"]
     assert rates == GOOD
 
 

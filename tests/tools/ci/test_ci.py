@@ -20,6 +20,7 @@ import yaml
 from tests.support.clones import ENVIRONMENT, ROOT, commit, linked_environment, run, stages_run
 from tests.support.github_server import REPOSITORY, TOKEN, GitHub, Serving
 from tests.support.made_up import set_param
+from tools.ci.__main__ import STEPS
 from tools.ci.commits import AUTHOR, signed_in
 
 pytestmark = [
@@ -71,7 +72,7 @@ def test_each_step_is_a_target_of_the_makefile_and_the_token_is_given_only_where
     file: str, job: str
 ) -> None:
     targets = set(re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    known = {name for line in targets for name in line.split()}
+    known = {name for line in targets for name in line.split()} | {f"ci-{step}" for step in STEPS}
     for step in steps_of(file, job):
         if "run" not in step:
             continue
