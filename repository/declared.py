@@ -112,6 +112,15 @@ def _kinds(cls: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield from _kinds(kind, key) if dataclasses.is_dataclass(kind) else [(key, kind)]
 
 
+def leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of each param in the content of params.yaml, or of a part of it at a key."""
+    if not isinstance(content, dict):
+        yield key, content
+        return
+    for name, value in content.items():
+        yield from leaves(value, f"{key}.{name}" if key else name)
+
+
 def replaced(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """Return the content of params.yaml with another value at a dotted key. Raises KeyError where there is none."""
     changed = inner = copy.deepcopy(content)

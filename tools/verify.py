@@ -63,7 +63,7 @@ def undeclared(stage: str, entry: dict[str, Any], root: Path) -> Iterator[str]:
         yield f"{stage}: does not read {path}, which is among its deps in dvc.yaml"
     params = {name for name in entry.get("params", []) if isinstance(name, str)}
     for name in sorted(declared.params(stage) - params):
-        yield f"{stage}: reads the param {name}, which is not among its params in dvc.yaml"
+        yield f"{stage}: reads the section {name} of params.yaml, which is not among its params in dvc.yaml"
     outs = {
         next(iter(out)) if isinstance(out, dict) else out
         for kind in ("outs", "metrics", "plots")
@@ -120,8 +120,10 @@ def named_in_lock(locked: dict[str, Any]) -> dict[str, set[str]]:
 
 def stale_params(stage: str, dep: ParamsDependency) -> Iterator[str]:
     """Yield the params of a stage whose values in the file and in dvc.lock differ."""
-    here, locked = dep.read_params(), dep.hash_info.value if dep.hash_info else {}
-    for name in dep.params:
+    here, locked = (
+        dict(declared.leaves(content)) for content in (dep.read_params(), dep.hash_info.value if dep.hash_info else {})
+    )
+    for name in dict.fromkeys([*here, *locked]):
         if name not in here:
             yield f"{stage}: the param {name} is not in {dep}"
         elif name not in locked:

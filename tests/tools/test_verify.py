@@ -214,10 +214,10 @@ def test_an_undeclared_file_of_data(clone: Path) -> None:
 
 
 def test_an_undeclared_param(clone: Path) -> None:
-    change(clone / "dvc.yaml", "      - train.dropout\n", "")
+    change(clone / "dvc.yaml", "    params:\n      - train\n", "")
     assert in_lock(clone) == [
-        "train: reads the param train.dropout, which is not among its params in dvc.yaml",
-        "train: dvc.lock has train.dropout among its params, dvc.yaml has not",
+        "train: reads the section train of params.yaml, which is not among its params in dvc.yaml",
+        "train: dvc.lock has train among its params, dvc.yaml has not",
     ]
 
 

@@ -12,6 +12,8 @@ can go into a pull request; its pictures are plots/*.png, or lie below the URL t
 import argparse
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +26,7 @@ from dvc.repo import Repo
 from dvc.scm import resolve_rev
 from markupsafe import Markup
 
+from repository import declared
 from repository.git import git
 from tools import results
 from tools.report import charts
@@ -90,7 +93,7 @@ def origin(repo: Repo) -> dict[str, Any]:
         "changes": [line.split(maxsplit=1)[1] for line in changes[:LISTED]],
         "more_changes": len(changes[LISTED:]),
         "lock": files.sha256(lock),
-        **state(repo.status()),
+        **state(repo.status(), partial(changed_params, stages)),
         "source": source["source"] + (f" ({source['path']})" if SOURCES[source["source"]].reads_path else ""),
         "hashes": [
             (out["path"], out.get("md5", "")) for stage in stages.values() for out in stage.get("outs", [])
@@ -99,8 +102,19 @@ def origin(repo: Repo) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def state(status: dict[str, list[Any]]) -> dict[str, list[str]]:
-    """Return the stages for which something changed by DVC's status, what changed, and the data that is not here."""
+def changed_params(stages: dict[str, Any], stage: str) -> list[str]:
+    """Return the params of a stage whose values in params.yaml are others than in its entry of dvc.lock."""
+    content = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    locked = stages.get(stage, {}).get("params", {}).get("params.yaml", {})
+    here, there = (dict(declared.leaves(part)) for part in ({name: content.get(name) for name in locked}, locked))
+    return [key for key in dict.fromkeys([*here, *there]) if here.get(key) != there.get(key)]
+
+
+def state(status: dict[str, list[Any]], params_of: Callable[[str], list[str]]) -> dict[str, list[str]]:
+    """Return the stages for which something changed by DVC's status, what changed, and the data that is not here.
+
+    DVC names the section of params.yaml in which a param changed; `params_of` a stage are the params themselves.
+    """
     stages: list[str] = []
     changed: list[str] = []
     absent: list[str] = []
@@ -112,7 +126,7 @@ def state(status: dict[str, list[Any]]) -> dict[str, list[str]]:
                         absent.append(path)
                     else:
                         stages.append(stage)
-                        changed += how if isinstance(how, dict) else [path]
+                        changed += (params_of(stage) or [*how]) if isinstance(how, dict) else [path]
     return {"stages": unique(stages), "changed": unique(changed), "absent": unique(absent)}
 
 

@@ -3,7 +3,6 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,15 +78,7 @@ def distributions(path: Path, space: dict[str, Any]) -> dict[str, BaseDistributi
 def current() -> dict[str, Any]:
     """Return the value in params.yaml of each param of STAGES, by its dotted key; `1e-4` is the number."""
     content = params.read(Path("params.yaml"))
-    return {key: _number(value) for name in STAGES for key, value in _leaves(content.get(name), name)}
-
-
-def _leaves(content: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(content, dict):
-        for name, value in content.items():
-            yield from _leaves(value, f"{key}.{name}")
-    else:
-        yield key, content
+    return {key: _number(value) for name in STAGES for key, value in declared.leaves(content.get(name), name)}
 
 
 def _number(value: Any) -> Any:
