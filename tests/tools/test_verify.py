@@ -77,7 +77,7 @@ def test_a_good_tree_gets_one_ok_line(shared: Path) -> None:
     result = verified(shared)
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(
-        r"verify: OK: dvc.lock matches .*; all \d+ objects of its 8 outputs are in gs://.*\n", result.stdout
+        r"verify: OK: dvc.lock matches .*; all \d+ objects of its 9 outputs are in gs://.*\n", result.stdout
     )
     assert result.stderr == ""
 
