@@ -89,7 +89,7 @@ def grouped(rows: Rows) -> Rows:
 
 
 def shuffled(rows: Rows) -> Rows:
-    """Return the rows in an order that is as good as random and follows from their keys."""
+    """Return the rows in pseudo-random order, by the hashes of their keys."""
     return rows.loc[rows["key"].map(sha256).sort_values().index]
 
 
@@ -99,7 +99,7 @@ def sha256(text: str) -> str:
 
 
 def divided(rows: Rows) -> Rows:
-    """Return the rows with a split, by group and stratified by label, where they have none."""
+    """Return the rows with a split. If they have none, split them by group and stratify by label."""
     if "split" in rows:
         return rows
     smallest = rows.groupby("group")["key"].transform("min")
@@ -116,7 +116,7 @@ def crowdflower() -> Rows:
 
 
 def small() -> Rows:
-    """Return the tweets with 3,000 rows to train on, 400 to validate on, and a test split as large as ever."""
+    """Return the tweets with 3,000 rows to train on, 400 to validate on, and the whole test split."""
     rows = shuffled(divided(crowdflower()))
     place = rows.groupby("split").cumcount()
     return rows[place < rows["split"].map(SMALL).fillna(len(rows))]
@@ -137,7 +137,7 @@ def complaints() -> Rows:
 
 
 def made(told: Callable[[str], Told]) -> Rows:
-    """Return the tweets with the text and label that `told` makes of each, those only of which it makes some."""
+    """Return the tweets with the text and label that `told` makes of each. It returns None for tweets to leave out."""
     rows = crowdflower()
     labelled = [(number, *pair) for number, text in enumerate(rows["text"]) if (pair := told(text))]
     numbers, texts, labels = zip(*labelled, strict=True)
@@ -146,13 +146,13 @@ def made(told: Callable[[str], Told]) -> Rows:
 
 
 def airline(text: str) -> Told:
-    """Return a tweet without the airlines' names, and the account of the one that it calls."""
+    """Return a tweet without the airlines' names, and the account that it mentions."""
     called = {name.lower() for name in MENTION.findall(text)} & AIRLINES.keys()
     return (AIRLINE.sub(" ", text), called.pop()) if len(called) == 1 else None
 
 
 def hashtags() -> Rows:
-    """Return the tweets that have one of the 20 commonest hashtags, without those; the rarest that it had labels it."""
+    """Return the tweets with one of the 20 most common hashtags, without those. The rarest of its tags is the label."""
     tags = Counter(tag for text in crowdflower()["text"] for tag in tags_of(text) - COLLECTED_BY)
     common = sorted(tags, key=lambda tag: (-tags[tag], tag))[:HASHTAGS]
     rank = {tag: number for number, tag in enumerate(common)}
@@ -171,7 +171,7 @@ def tags_of(text: str) -> set[str]:
 
 
 def gap(text: str) -> Told:
-    """Return a tweet with ___ in place of one of its prepositions, as good as random, and that preposition."""
+    """Return a tweet with ___ in place of a pseudo-randomly chosen preposition, and that preposition."""
     prepositions = list(PREPOSITION.finditer(text))
     if not prepositions:
         return None
@@ -180,13 +180,13 @@ def gap(text: str) -> Told:
 
 
 def ending(text: str) -> Told:
-    """Return a tweet without the mark that it ends in, and what that makes of it; links and tags may follow it."""
+    """Return a tweet without its final mark, and what the mark says it is. Links and tags may follow the mark."""
     match = ENDING.search(text)
     return (ENDING.sub("", text), ENDINGS[match[1]]) if match else None
 
 
 def rated(archive: Path, source: str, labels: dict[str, float]) -> Rows:
-    """Return the sentences of one of VADER_SOURCES, each with the label that its mean rating falls to."""
+    """Return the sentences of one of VADER_SOURCES, each labelled by its mean rating."""
     with tarfile.open(archive) as outer, tarfile.open(fileobj=outer.extractfile(VADER_INNER)) as inner:
         file = cast("IO[bytes]", inner.extractfile(f"hutto_ICWSM_2014/{source}_GroundTruth.txt"))
         lines = [line.decode("utf-8").rstrip("\r\n").split("\t", 2) for line in file]

@@ -36,7 +36,7 @@ async def authorised(
     """Raise Refused unless the request has one of the keys."""
     known = request.app.state.service.settings.api_keys
     if not credentials or not keys.is_known(credentials.credentials, known):
-        what = "a key that is not known" if credentials else "no key"
+        what = "an unknown key" if credentials else "no key"
         message = f"{what}: send `Authorization: Bearer KEY`"
         raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
     request.scope["state"]["log"]["key"] = keys.hashed(credentials.credentials)[:8]

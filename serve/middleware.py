@@ -83,7 +83,7 @@ class Middleware:
         except asyncio.CancelledError:
             if not self.draining:
                 raise
-            await refuse(Refused(503, "the service ends; try again", "draining", {"Retry-After": "1"}))
+            await refuse(Refused(503, "the service is shutting down; try again", "draining", {"Retry-After": "1"}))
         except Exception:
             answer.status = 500  # Starlette has sent it, and raises on what it was, for the log
             log.exception("error", extra={"request_id": answer.request_id})

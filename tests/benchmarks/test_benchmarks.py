@@ -61,7 +61,7 @@ def test_ours_is_better_by_more_than_one_where_it_is_better(higher_is_better: bo
     }
     assert report["ours"]["ours_is_better_by"]["median"] == 1
     assert turns.table(found, ours="ours", unit="ms", higher_is_better=higher_is_better).splitlines() == [
-        "| | ms | ours is better by |",
+        "|  | ms | ours is better by |",
         "|---|---|---|",
         "| ours | 6.00 [4.00, 8.00] |  |",
         f"| theirs | 1.50 [1.00, 2.00] | {better:.2f} [{better:.2f}, {better:.2f}] |",
@@ -237,13 +237,13 @@ def test_another_answer_than_the_pipelines_is_refused(here: Path) -> None:
     }
     assert predict.agreement(answers)[predict.OURS] == {"same_labels": 1, "largest_difference": 0}
     answers[predict.OURS_FP32] = np.array([[0.101, 0.899]])
-    with pytest.raises(UserError, match=r"^tweets\.model, fp32: a probability differs from the pipeline's by 0\.001$"):
+    with pytest.raises(UserError, match=r"fp32: a probability differs from the pipeline's by 0\.001$"):
         predict.agreement(answers)
 
 
 def test_answers_that_change_from_run_to_run_are_refused(here: Path) -> None:
     drawn = iter([0.1, 0.1, 0.2])
-    with pytest.raises(UserError, match=r"^tweets\.model: gives other probabilities from run to run$"):
+    with pytest.raises(UserError, match=r"^tweets\.model\.transformer: gives other probabilities from run to run$"):
         predict.batches({predict.OURS: lambda texts: np.full((len(texts), 1), next(drawn))}, ["a", "b"])
 
 

@@ -324,7 +324,7 @@ def test_what_outlasts_the_drain_is_told(folder: Path, tmp_path: Path) -> None:
         assert time.monotonic() - begin < 10
         answer = asked.result(SECONDS)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert answer.json() == {"error": "the service ends; try again"}
+        assert answer.json() == {"error": "the service is shutting down; try again"}
         assert running.wait_until_logged("request")["status"] == 200  # the metrics'
         assert [line["status"] for line in running.lines() if line.get("route") == "/predict"] == [503]
 

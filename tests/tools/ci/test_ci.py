@@ -516,7 +516,7 @@ def test_a_tag_that_takes_a_model_back_starts_nothing(world: World) -> None:
 def test_a_tag_of_an_unknown_model_ends_in_one_line(world: World, first: Runner) -> None:
     last = world.runner("push", {}, "refs/tags/others@v1.0.0", clone=first.clone).step({"run": "make ci-model"}, {})
     assert last.returncode != 0
-    assert "ci: others@v1.0.0: dvc.yaml has no artifact others; it has tweets\n" in last.stderr
+    assert "ci: others@v1.0.0: dvc.yaml has no artifact others; it has tweets, tweets-onnx\n" in last.stderr
 
 
 def test_both_images_are_built_by_docker(world: World, tmp_path: Path) -> None:
