@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from serve import app, logs, settings
 from serve.connections import Protocol, bound
+from serve.forwarded import Forwarded
 from serve.middleware import Middleware
 from serve.service import Service
 from tweets import command
@@ -69,15 +70,15 @@ def main() -> None:
     Protocol.receive_timeout, Protocol.send_timeout = chosen.receive_timeout, chosen.request_timeout
     log_writer = logs.start(chosen.log_level, requests.metrics.dropped_logs)
     config = uvicorn.Config(
-        requests,
+        Forwarded(requests, chosen.trusted_proxies) if chosen.trusted_proxies else requests,  # type: ignore[arg-type]
         http=Protocol,
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=max(1, int(chosen.drain_timeout)),
-        forwarded_allow_ips=chosen.trusted_proxies,
-        proxy_headers=bool(chosen.trusted_proxies),
+        proxy_headers=False,  # Forwarded does it
+        root_path=chosen.root_path,
     )
     logging.getLogger("uvicorn.error").setLevel("WARNING")
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has drained

@@ -86,6 +86,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "A key is missing or wrong",
         408: "The body came too slowly",
         413: "The body is too large",
+        415: "The body is compressed, or its Content-Type is not application/json",
         422: "What is wrong with the request",
         429: "More texts than the client's rate allows",
         503: "Too many texts wait, or it took too long; try again",

@@ -16,6 +16,7 @@ from serve.refusals import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+JSON = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json")
 LEFT = 499  # nginx's status for a client that left; nobody receives it
 PATH = 200  # characters of a path that are logged
 
@@ -102,6 +103,8 @@ class Middleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         """Let the application answer. Raises Refused when it takes too long or the client leaves; it stops then."""
         body = await self._body(scope, receive)
+        if body:
+            _check_type(Headers(scope=scope))
         given = False
 
         async def replay() -> Message:
@@ -170,6 +173,18 @@ class Middleware:
             **scope["state"]["log"],
         }
         log.info("request", extra=facts)
+
+
+def _check_type(headers: Headers) -> None:
+    """Raise Refused for a body that is compressed, or no JSON by its name."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        message = f"Content-Encoding is {encoding[:PATH]}; send the body uncompressed"
+        raise Refused(415, message, "content_encoding")
+    kind = headers.get("content-type", "")
+    if not JSON.fullmatch(kind.split(";")[0].strip().lower()):
+        message = f"Content-Type is {kind[:PATH] or 'missing'}; the body needs Content-Type: application/json"
+        raise Refused(415, message, "content_type")
 
 
 _CLOSE = {"Connection": "close"}  # what is left of the request stays unread

@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # the SHA-256 of a key
 # Of an address, as a browser sends it: no path. Nothing that means something in a header or in HTML.
 Origin = Annotated[str, Field(pattern=r"^(https?://[a-z0-9.:\[\]-]+)?$")]
+PREFIXES = r"(/[A-Za-z0-9._~-]+)+"  # of a path
 S = TypeVar("S", bound=BaseSettings)
 SECRET = ("api_keys", "admin_key")  # whoever sets a key in place of its hash must not find it in a log
 
@@ -54,7 +55,11 @@ class ServiceSettings(BaseSettings):
     commit: Annotated[str, Field(max_length=64)] = ""  # empty: asks Git, where there is a checkout
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""  # `10.0.0.0/8,::1`: their X-Forwarded-For counts
+    # `10.0.0.0/8,::1`: their X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix count.
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    root_path: Annotated[str, Field(pattern=f"^({PREFIXES})?$")] = (
+        ""  # `/tweets`, where a proxy takes that off the path
+    )
 
     threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, at most

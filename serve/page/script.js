@@ -24,7 +24,7 @@ async function ask(texts, signal, tell) {
     if (key) headers.Authorization = `Bearer ${key}`;
     let response;
     try {
-      response = await fetch("/predict", {method: "POST", headers, signal, body: JSON.stringify({text: texts})});
+      response = await fetch("predict", {method: "POST", headers, signal, body: JSON.stringify({text: texts})});
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Problem("The service does not answer.");
@@ -350,7 +350,7 @@ async function labelled(file, column, signal) {
 let allLabels = [];
 
 async function card() {
-  const [model, described] = await Promise.all(["/model", "/openapi.json"].map(async (path) => {
+  const [model, described] = await Promise.all(["model", "openapi.json"].map(async (path) => {
     const response = await fetch(path);
     if (!response.ok) throw new Problem("The model card could not be loaded.");
     return response.json();

@@ -1,5 +1,6 @@
 """The service's routes: what they answer, and what they answer to what they cannot take. In this process."""
 
+import gzip
 import json
 import logging
 import queue
@@ -127,7 +128,25 @@ def test_a_bad_body_gets_one_line(service: TestClient, name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "", "application/x-www-form-urlencoded"])
 def test_another_content_type_is_refused(service: TestClient, kind: str) -> None:
-    assert service.post("/predict", content=b'{"text": "a"}', headers={"Content-Type": kind}).status_code == 422
+    answer = service.post("/predict", content=b'{"text": "a"}', headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    message = f"Content-Type is {kind or 'missing'}; the body needs Content-Type: application/json"
+    assert answer.json() == {"error": message}
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"])
+def test_json_by_any_of_its_names_is_taken(service: TestClient, kind: str) -> None:
+    assert service.post("/predict", content=b'{"text": "a"}', headers={"Content-Type": kind}).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
+def test_a_compressed_body_is_refused_by_name(service: TestClient, encoding: str) -> None:
+    body = gzip.compress(b'{"text": "a"}')
+    answer = service.post("/predict", content=body, headers={**JSON, "Content-Encoding": encoding})
+    assert answer.status_code == 415
+    assert answer.json() == {"error": f"Content-Encoding is {encoding}; send the body uncompressed"}
+    plain = service.post("/predict", content=b'{"text": "a"}', headers={**JSON, "Content-Encoding": "identity"})
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "9" * 30, "99999999"])
