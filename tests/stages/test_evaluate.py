@@ -19,6 +19,7 @@ from stages import baseline, evaluate, featurize, fetch, prepare, train
 from tests.support.clones import ROOT
 from tests.support.made_up import LABELS, made_up_tweets, set_param, shrunk_params
 from tweets.errors import UserError
+from tweets.evaluation.metrics import OF_LABELS
 from tweets.model import tfidf, transformer
 from tweets.model.device import threads
 from tweets.text import token_arrays
@@ -187,7 +188,7 @@ def test_the_rows_that_were_scored_are_published_by_number_and_hash(here: Path) 
 def test_each_score_lies_in_its_interval(here: Path) -> None:
     for name in ("transformer", "baseline"):
         found = of_model(name)
-        assert set(found["intervals"]) == {"accuracy", "macro_f1", "macro_recall"}
+        assert set(found["intervals"]) == {metric.name for metric in OF_LABELS}
         for score, (low, high) in found["intervals"].items():
             assert low <= found[score] <= high
             assert low < high

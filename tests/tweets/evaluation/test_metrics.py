@@ -157,7 +157,7 @@ def test_a_model_compared_with_itself_differs_by_nothing() -> None:
     assert model == baseline
     nothing = {"difference": 0.0, "interval": [0.0, 0.0]}
     assert difference == {
-        **dict.fromkeys(("accuracy", "macro_f1", "macro_recall"), nothing),
+        **{metric.name: nothing for metric in metrics.OF_LABELS},
         "mcnemar": {"only_model_right": 0, "only_baseline_right": 0, "p_value": 1.0},
     }
 
