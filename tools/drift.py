@@ -11,6 +11,7 @@ as long as the service's, in the order of its rows; what is left for the last on
 Drift is when so many windows alarm as would by chance in fewer than one in a hundred files without drift.
 """
 
+import contextlib
 import sqlite3
 import sys
 from collections import Counter
@@ -23,7 +24,7 @@ from scipy.stats import binom
 from serve import models, settings
 from serve.collection import FILE
 from tweets import command, files
-from tweets.data import sources, tables
+from tweets.data import table_files, tables
 from tweets.data.dataset import VALID
 from tweets.errors import UserError, one_line
 from tweets.evaluation import drift_statistics
@@ -57,10 +58,9 @@ def collected(served: models.Served, path: Path) -> drift_statistics.Texts:
         "SELECT label, confidence, length, unknown, capitals, embedding FROM predictions WHERE version = ? ORDER BY id"
     )
     try:
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        rows = database.execute(query, (served.version,)).fetchall()
-        versions = [version for (version,) in database.execute("SELECT DISTINCT version FROM predictions")]
-        database.close()
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            rows = database.execute(query, (served.version,)).fetchall()
+            versions = [version for (version,) in database.execute("SELECT DISTINCT version FROM predictions")]
     except sqlite3.Error as error:
         raise UserError(f"{path}: not what a service keeps: {one_line(error)}") from None
     if not rows:
@@ -81,12 +81,9 @@ def collected(served: models.Served, path: Path) -> drift_statistics.Texts:
 
 def texts_of(path: str, column: str) -> list[str]:
     """Return the texts of a file. Raises UserError when it cannot be read, or has none."""
-    [file, *others] = sources.find_files(path, "DATA")
-    if others:
-        raise UserError(f"{path}: a folder of {len(others) + 1} tables; it needs one file")
-    rows = sources.read_table(file, "utf-8", named=None)
+    rows = table_files.read_one(path, "DATA", table_files.Dialect()).frame
     if column not in rows.columns:
-        raise UserError(f"{path}: no column {column!r}; it has: {', '.join(map(str, rows.columns[:12]))} (--column)")
+        raise UserError(f"{path}: no column {column!r}; {table_files.columns_of(rows)} (--column)")
     texts: list[str] = rows[column].dropna().astype(str).tolist()
     return [text for text in texts if not is_blank(text)]
 

@@ -377,7 +377,7 @@ def test_sigterm_lets_the_service_finish_and_keep_what_it_has_predicted(service:
     assert service.health() == 1
     kept = service.container.volumes["/collected"] / collection.FILE
     assert kept.stat().st_uid == USER
-    with sqlite3.connect(kept) as database:
+    with contextlib.closing(sqlite3.connect(kept)) as database:
         assert database.execute("SELECT count(*) FROM predictions").fetchone() == (len(statuses) * len(TEXTS),)
 
 

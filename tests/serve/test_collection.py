@@ -76,7 +76,7 @@ def test_the_file_is_bounded_and_the_latest_stay(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_shrink_is_bounded_all_the_same(tmp_path: Path) -> None:
     """As one that was restored from a dump: SQLite moves pages about only in files that began with auto_vacuum."""
-    with sqlite3.connect(tmp_path / collection.FILE) as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / collection.FILE)) as database:
         database.executescript(collection.SCHEMA)
     kept = opened(tmp_path, max_bytes=2**20)
     for first in range(0, 3000, 100):

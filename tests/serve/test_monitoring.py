@@ -1,6 +1,7 @@
 """What the service learns of its predictions while it serves: real processes, their folders, their metrics."""
 
 import asyncio
+import contextlib
 import dataclasses
 import resource
 import shutil
@@ -43,7 +44,7 @@ def folder(model: Path, tmp_path: Path) -> Path:
 
 
 def rows(folder: Path, columns: str = "request, number, label, text") -> list[tuple[Any, ...]]:
-    with sqlite3.connect(folder / collection.FILE) as database:
+    with contextlib.closing(sqlite3.connect(folder / collection.FILE)) as database:
         return database.execute(f"SELECT {columns} FROM predictions ORDER BY id").fetchall()
 
 

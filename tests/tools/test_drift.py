@@ -1,5 +1,6 @@
 """`make drift`: a verdict on a file of texts or on what a service has kept, and Evidently's report."""
 
+import contextlib
 import shutil
 import sqlite3
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_what_a_service_has_kept_is_what_the_texts_are(folder: Path, served: Ser
 
 def test_predictions_of_another_version_are_refused_by_name(served: Served, folder: Path, tmp_path: Path) -> None:
     path = kept(served, tmp_path, ["a"] * 20)
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE predictions SET version = 'other'")
     with pytest.raises(UserError, match=f"no predictions of version {served.version}, .* it has those of other"):
         tool.collected(served, path)
@@ -122,7 +123,7 @@ def test_predictions_of_another_version_are_refused_by_name(served: Served, fold
     ("name", "content", "message"),
     [
         ("few.csv", "text\na\n", r"few.csv: 1 texts; it needs 12, as many as a window of the reference has"),
-        ("other.csv", "tweet\na\n", r"other.csv: no column 'text'; it has: tweet \(--column\)"),
+        ("other.csv", "tweet\na\n", r"other.csv: no column 'text'; it has: 'tweet' \(--column\)"),
         ("nothing.sqlite", "no database", "nothing.sqlite: not what a service keeps: file is not a database"),
         ("missing.sqlite", None, "missing.sqlite: not what a service keeps: unable to open database file"),
         ("missing.csv", None, "missing.csv"),
