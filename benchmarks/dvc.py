@@ -12,8 +12,6 @@ import itertools
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from benchmarks import turns
 from benchmarks.experiments import STAGE, copy_of_clone, timed
 from benchmarks.machine import machine
@@ -37,9 +35,9 @@ def repro(folder: Path, stages: int) -> float:
 
 def set_max_chars(folder: Path, value: int) -> None:
     path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params = files.read_yaml(path)
     params["fetch"]["max_chars"] = value
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    files.write_yaml(path, params)
 
 
 def measure(folder: Path) -> dict[str, list[float]]:

@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.machine import machine
 from tweets import command, files
 from tweets.errors import UserError
@@ -73,10 +71,10 @@ def show(folder: Path) -> dict[str, Any]:
     timed(folder, "dvc", "exp", "remove", "--all-commits")
     timed(folder, "git", "restore", ".")
     path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params = files.read_yaml(path)
     for number in track(range(EXPERIMENTS), desc="save", unit="experiments"):
         params["train"]["lr"] = 1e-6 * (number + 1)
-        path.write_text(yaml.safe_dump(params), encoding="utf-8")
+        files.write_yaml(path, params)
         timed(folder, "dvc", "exp", "save", "--name", f"e{number}")
     first = timed(folder, *TABLE)[0]  # DVC keeps what it has read of an experiment for the next table
     shown = json.loads(timed(folder, "dvc", "exp", "show", "--json")[1])

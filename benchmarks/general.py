@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks import datasets
 from benchmarks.experiments import timed
 from benchmarks.machine import machine
@@ -67,9 +65,9 @@ def measured(one: Set) -> dict[str, Any]:
         clone = Path(temporary) / "clone"
         timed(Path(), "git", "clone", "-q", ".", str(clone))
         shutil.copytree(one["folder"], clone / path)
-        params = yaml.safe_load((clone / "params.yaml").read_text(encoding="utf-8"))
+        params = files.read_yaml(clone / "params.yaml")
         params["fetch"] |= {"source": "csv", "path": path.as_posix()}
-        (clone / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        files.write_yaml(clone / "params.yaml", params)
         timed(clone, "dvc", "repro", "baseline", "featurize")
         seconds, _ = timed(clone, "dvc", "repro", "train")
         timed(clone, "dvc", "repro", "evaluate")

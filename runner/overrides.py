@@ -10,11 +10,9 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from repository import declared
 from repository.git import git
-from tweets import params
+from tweets import files, params
 from tweets.errors import UserError
 
 STAGES = ("prepare", "featurize", "baseline", "train", "evaluate", "export")
@@ -46,7 +44,7 @@ def code(root: Path, commit: str) -> str:
 
 def committed(root: Path, commit: str) -> dict[str, Any]:
     """Return the content of params.yaml at a commit. Raises UserError where there is none."""
-    content = yaml.safe_load(git("show", f"{commit}:params.yaml", folder=root))
+    content = files.parse_yaml(git("show", f"{commit}:params.yaml", folder=root), "params.yaml")
     if not isinstance(content, dict):
         raise UserError(f"params.yaml of commit {commit[:7]}: needs a mapping of sections")
     return content

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from serve.settings import ServiceSettings
 from tweets import files, params
@@ -92,10 +91,10 @@ def _lock(folder: Path) -> dict[str, Any]:
     """Return DVC's hash of the folder, and whether the dvc.lock here, if one is, has the model with this hash."""
     folder_hash = directory_hash(folder)
     try:
-        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+        lock = files.read_yaml(Path("dvc.lock"))
         outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
         locked = next((out["md5"] for out in outs if out["path"] == OUTPUT), None)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
         locked = None
     return {"md5": folder_hash, "is_in_dvc_lock": None if locked is None else locked == folder_hash}
 

@@ -34,7 +34,7 @@ class BaselineParams:
     word_ngrams: Ngrams  # from, to
     char_ngrams: Ngrams  # from, to; within words
     min_df: Annotated[int, Field(ge=1)]  # tweets that an n-gram has to be in
-    C: Annotated[params.Number, Field(gt=0)]  # inverse strength of the L2 penalty
+    C: Annotated[float, Field(gt=0)]  # inverse strength of the L2 penalty
     max_iter: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]  # of the linear algebra; decides the result's last bits
 

@@ -13,6 +13,7 @@ its texts on disk, the numbers of all rows decide which are kept and where, and 
 import contextlib
 import dataclasses
 import tempfile
+import unicodedata
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +28,11 @@ from tweets import command, environment, files, orphan, params
 from tweets.data import duplicates, pieces, repair
 from tweets.data.dataset import SPLITS, TEST, TRAIN, hash_of_ids
 from tweets.data.split import order, split
-from tweets.errors import UserError
+from tweets.errors import UserError, plural
 from tweets.text.cleaning import ClassicSteps, CleaningSettings, Normalise, clean
 
-Share = Annotated[params.Number, Field(gt=0, lt=0.5)]
-Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+Share = Annotated[float, Field(gt=0, lt=0.5)]
+Pair = Annotated[list[params.Label], Field(min_length=2, max_length=2)]
 COLUMNS = ["id", "key", "raw", "text", "label", "confidence"]
 Counts = npt.NDArray[np.int64]
 LONGEST = 60  # words; the plot of lengths counts longer tweets there
@@ -45,22 +46,42 @@ class Prepare:
     valid: Share
     test: Share
     merge_labels: list[Pair]  # [from, to]; pairs, since -S cannot add keys to a mapping
+    drop_labels: list[params.Label]  # after merging: leave their rows out
     normalise: Normalise
     clean: ClassicSteps
 
 
-def merge(labels: list[str], merged: dict[str, str]) -> list[str]:
-    """Return the labels after merging, in their order.
+def choose(labels: list[str], merged: dict[str, str], dropped: list[str]) -> list[str]:
+    """Return the labels that are left after merging some and dropping others, in their order.
 
     Raises UserError for a name that is no label, and when fewer than two labels are left.
     """
-    unknown = [name for name in merged if name not in labels]
-    if unknown:
-        raise UserError(f"prepare.merge_labels: {unknown[0]!r} is no label; it needs one of {', '.join(labels)}")
     left = list(dict.fromkeys(merged.get(label, label) for label in labels))
+    for param, names, known in (("merge_labels", list(merged), labels), ("drop_labels", dropped, left)):
+        if unknown := [name for name in names if name not in known]:
+            listed = ", ".join(map(repr, known))
+            raise UserError(f"prepare.{param}: {unknown[0]!r} is no label; it needs one of {listed}")
+    left = [label for label in left if label not in dropped]
     if len(left) < 2:
-        raise UserError(f"prepare.merge_labels: leaves one label, {left[0]!r}; it needs two or more")
+        what = f"one label, {left[0]!r}" if left else "no label"
+        raise UserError(f"prepare.merge_labels and prepare.drop_labels leave {what}; it needs two or more")
     return left
+
+
+def check_variants(labels: list[str], counts: dict[str, int]) -> None:
+    """Raise UserError when labels differ only in case, width or spacing; `counts` has the rows of each."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(labels, key=lambda label: (-counts.get(label, 0), label)):
+        alike.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+    if groups := [group for group in alike.values() if len(group) > 1]:
+        shown = "; ".join(
+            ", ".join(f"{label!r} ({plural(counts.get(label, 0), 'row')})" for label in group) for group in groups
+        )
+        pairs = ",".join(f"['{label}','{group[0]}']" for group in groups for label in group[1:])
+        raise UserError(
+            f"labels that differ only in case, width or spacing: {shown}. To merge them, add"
+            f' -S "prepare.merge_labels=[{pairs}]"; to keep them apart, list all labels in fetch.csv.labels'
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,13 +103,14 @@ def first_pass(work: Work, piece: tuple[int, pa.RecordBatch]) -> tuple[pd.DataFr
     raw = repair.repair(rows["text"]) if work.broken_encoding else rows["text"].tolist()
     keys = [duplicates.key(text) for text in raw]
     texts = clean(raw, work.cleaning)
-    rows = rows.assign(key=keys, raw=raw, text=texts, label=rows["label"].replace(work.merged))
+    labels = rows["label"].replace(work.merged)
+    rows = rows.assign(key=keys, raw=raw, text=texts, label=labels.where(labels.isin(work.labels)))
     pieces.write(work.spool / f"{number}.feather", rows[COLUMNS])
     numbers = pd.DataFrame(
         {
             "key": duplicates.hashes(keys),
             "order": [order(key, work.seed) for key in keys],
-            "label": pd.Categorical(rows["label"], work.labels),
+            "label": pd.Categorical(rows["label"], work.labels),  # missing where the label is left out
             "confidence": rows["confidence"],
             "split": pd.Categorical(rows["split"], SPLITS),
             "words": np.array([min(len(text.split()), LONGEST) for text in texts], np.int8),
@@ -157,15 +179,22 @@ def divide(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, dict[st
 def count_labels(rows: pd.DataFrame, labels: list[str]) -> Counts:
     """Return how many rows each split has of each label, (splits, labels).
 
-    Raises UserError when a label has no row in a split: it can then be neither learned nor scored.
+    Raises UserError that names an empty split, or all labels without a row in one of the splits: they can be neither
+    learned nor scored.
     """
     cells = rows["split"].cat.codes.to_numpy(np.int64) * len(labels) + rows["label"].cat.codes
     counts = np.bincount(cells, minlength=len(SPLITS) * len(labels)).reshape(len(SPLITS), len(labels))
-    for number, label in np.argwhere(counts == 0):
-        total = counts[:, label].sum()
+    if empty := [name for name, row in zip(SPLITS, counts, strict=True) if not row.any()]:
+        raise UserError(f"no row is left for the {empty[0]} split; it needs rows of each label")
+    if rare := [number for number in range(len(labels)) if not counts[:, number].all()]:
+        shown = []
+        for number in rare:
+            lacking = " and ".join(name for name, count in zip(SPLITS, counts[:, number], strict=True) if not count)
+            shown.append(f"{labels[number]!r} ({plural(counts[:, number].sum(), 'row')}, none in {lacking})")
+        names = ",".join(f"'{labels[number]}'" for number in rare)
         raise UserError(
-            f"label {labels[label]!r} has {total} row{'' if total == 1 else 's'} and none in the {SPLITS[number]}"
-            " split; it needs one in each: add rows, or merge the label (prepare.merge_labels)"
+            f"labels with too few rows for a row in each split: {', '.join(shown)}; add rows, merge them"
+            f' (prepare.merge_labels), or leave them out: -S "prepare.drop_labels=[{names}]"'
         )
     return counts
 
@@ -228,14 +257,17 @@ def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, 
     """
     rows, spool = all_rows(work)
     rows_in = len(rows)
+    rows = rows[rows["label"].notna()]
+    left_out = rows_in - len(rows)
     rows = drop_copies(rows)
-    copies = rows_in - len(rows)
+    copies = rows_in - left_out - len(rows)
     rows["order"] = order_of_groups(rows, spool)
     rows, dropped = divide(rows, settings)
     counts = count_labels(rows, work.labels)
     second_pass(folder, rows, spool)
     test_ids = [id_ for _, texts in spool.read(rows[rows["split"] == TEST], ["id"]) for id_ in texts["id"].to_pylist()]
-    report = summary({"copy of another row": copies, **dropped}, counts, work.labels, test_ids)
+    left = {"label left out (prepare.drop_labels)": left_out} if settings.drop_labels else {}
+    report = summary({**left, "copy of another row": copies, **dropped}, counts, work.labels, test_ids)
     print(f"prepare: {report['rows_in']:,} rows in, {report['rows_out']:,} out")
     for reason in report["dropped"]:
         print(f"  dropped {reason['rows']:,}: {reason['reason']}")
@@ -251,8 +283,10 @@ def main() -> None:
     settings = params.load("prepare", Prepare)
     source = files.read_json(Path("data/raw/source.json"))
     cleaning = CleaningSettings(normalise=settings.normalise, clean=settings.clean)
-    merged = dict(settings.merge_labels)
-    labels = merge(source["labels"], merged)
+    merged = {old: new for old, new in settings.merge_labels}  # noqa: C416  mypy does not know that they are pairs
+    labels = choose(source["labels"], merged, settings.drop_labels)
+    if not source["labels_are_given"]:
+        check_variants(labels, source["rows"])
     with files.replacing(Path("data/prepared")) as folder:
         folder.mkdir()
         with tempfile.TemporaryDirectory(dir=folder) as spool:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:  # what follows is imported where training begins: see the top
 FEATURES, PREPARED = Path("data/features"), Path("data/prepared/prepared.json")
 LIVE = Path("dvclive")
 BISECTIONS = 50  # leave a width of 2e-15
-Positive = Annotated[params.Number, Field(gt=0)]
-Fraction = Annotated[params.Number, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -50,10 +50,10 @@ class Train:
     lr: Positive  # of AdamW, at its peak
     batch_size: Count
     warmup: Fraction  # share of the steps in which the learning rate rises; then it falls to 0 along a line
-    weight_decay: Annotated[params.Number, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
     dropout: Fraction
     max_grad_norm: Positive
-    confidence_power: Annotated[params.Number, Field(ge=0)]
+    confidence_power: Annotated[float, Field(ge=0)]
     freeze_embeddings: bool  # leave the encoder's word vectors as they are
     reset_pooler: bool  # start the layer between the first token and the head, where there is one, as the identity
     evaluations: Count  # in a whole training, evenly; also its checkpoints

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from repository.git import git
@@ -44,7 +43,7 @@ class Expected:
 
 def expected(version: str = "") -> Expected:
     """Return what the checkout in the current folder is. Raises UserError where it has no exported model."""
-    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    lock = files.read_yaml(Path("dvc.lock"))
     outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
     md5 = next((out["md5"] for out in outs if out["path"] == OUTPUT), None)
     examples = Path(OUTPUT) / exported.EXAMPLES

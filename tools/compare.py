@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from repository.git import attempt
 from tweets import command, files
 from tweets.errors import UserError
@@ -46,7 +44,7 @@ def committed(path: str) -> str:
 
 def hashes(lock: str) -> dict[str, str]:
     """Return the hash of each output of the stages whose outputs are the same everywhere."""
-    stages = yaml.safe_load(lock)["stages"]
+    stages = files.parse_yaml(lock, "dvc.lock")["stages"]
     missing = [name for name in SAME_EVERYWHERE if name not in stages]
     if missing:
         raise UserError(f"dvc.lock: no stage {missing[0]}; run `dvc repro`")

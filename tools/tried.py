@@ -7,9 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tweets import command, markdown
+from tweets import command, files, markdown
 from tweets.errors import UserError
 
 LOG = Path("experiments/tried.yaml")
@@ -47,9 +45,9 @@ def table(groups: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     try:
-        groups = yaml.safe_load(LOG.read_text(encoding="utf-8"))
+        groups = files.read_yaml(LOG)
         print(table(groups))
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{LOG}: not a log of ideas: {error!r}") from None
 
 

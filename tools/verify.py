@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.output import Output
@@ -28,7 +27,7 @@ from dvc.stage import PipelineStage
 from repository import declared
 from repository.git import git
 from tools.remote import UNREADABLE, Remote
-from tweets import command, errors
+from tweets import command, errors, files
 from tweets.errors import UserError
 from tweets.progress import track
 
@@ -155,9 +154,9 @@ def check_lock(repo: Repo) -> list[str]:
     """Return a line for each way in which dvc.lock and dvc.yaml are not true."""
     root = Path(repo.root_dir)
     stages = {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
-    pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    pipeline = files.read_yaml(root / "dvc.yaml")["stages"]
     lock = root / "dvc.lock"
-    locked = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    locked = files.read_yaml(lock)["stages"] if lock.exists() else {}
     made = {str(out): out.hash_info.value for stage in repo.index.stages for out in stage.outs}
     faults = [f"dvc.lock has the stage {name}, dvc.yaml has not" for name in sorted(locked.keys() - stages.keys())]
     for stage in repo.index.stages:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from tweets.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet")  # what the names of tables end in
@@ -77,6 +80,34 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what the YAML file at `path` holds. Raises UserError when it is missing or not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run this from the root of the repository") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return what a text holds that was read from `name`. Raises UserError when it is not YAML.
+
+    By the rules of YAML 1.2, as DVC reads and writes: in YAML 1.1, which PyYAML reads, the label `no` is False.
+    """
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise UserError(f"{name}: not valid YAML: {error}") from None
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Write `content` as YAML 1.2, in its order."""
+    with replacing(path) as staged:
+        YAML().dump(content, staged)
 
 
 def sha256(path: Path) -> str:

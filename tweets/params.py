@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
-import yaml
 
+from tweets import files
 from tweets.errors import UserError
 
 T = TypeVar("T")
@@ -19,17 +19,14 @@ def section(cls: type[T]) -> type[T]:
     return pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=config)  # type: ignore[return-value]
 
 
-def _as_number(value: Any) -> Any:
-    """Read `3e-05` as the number it is: YAML 1.1 takes it for a string, and DVC writes it so."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _as_label(value: Any) -> Any:
+    """Read `0` as the label that it is; what else YAML makes of a word needs quotes."""
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        raise ValueError(f"YAML reads it as {json.dumps(value)}: put the label in quotes")
+    return str(value) if isinstance(value, int) else value
 
 
-Number = Annotated[float, pydantic.BeforeValidator(_as_number)]
+Label = Annotated[str, pydantic.BeforeValidator(_as_label, json_schema_input_type=str | int)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]  # what NumPy and PyTorch both take
 
 
@@ -56,12 +53,7 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
 
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a YAML file that holds a mapping. Raises UserError when it does not."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run this from the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    content = files.read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, needs a mapping of sections")
     return content

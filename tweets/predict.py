@@ -4,8 +4,9 @@
     python -m tweets.predict --input tweets.csv --output labelled.csv
     some-command | python -m tweets.predict --input -
 
-Text given as words prints one line each: the label, then the probability of every label. `--input` reads a CSV, TSV or
-Parquet file, or lines from stdin (`-`), and writes its columns followed by `predicted` and one `p_LABEL` per label.
+Text given as words prints one line each: the label, then the probability of every label. `--input` reads a table (CSV,
+TSV, JSON lines or Parquet), or lines from stdin (`-`), and writes its columns followed by `predicted` and one `p_LABEL`
+per label. A row without text stays in its place, without a label.
 
 The model is the one in models/onnx, which starts in a second; where it is missing, the one in models/transformer.
 """
@@ -33,9 +34,17 @@ MAX_CHARS = 10_000  # as fetch.max_chars in params.yaml: what training refuses i
 def arguments() -> argparse.Namespace:
     parser = command.parser(__doc__)
     parser.add_argument("text", nargs="*", help="tweets to label")
-    parser.add_argument("--input", help="a .csv, .tsv or .parquet file, or - for lines from stdin")
+    parser.add_argument("--input", help="a .csv, .tsv, .jsonl or .parquet file, or - for lines from stdin")
     parser.add_argument("--output", type=Path, help="a .csv, .tsv or .parquet file; default: CSV to stdout")
     parser.add_argument("--column", default="text", help="the column of the input that holds the tweets")
+    parser.add_argument("--encoding", default="utf-8", help="of the input, such as latin-1; default: %(default)s")
+    parser.add_argument("--separator", help="between the columns of the input; default: a comma, or a tab in .tsv")
+    parser.add_argument(
+        "--quoting",
+        choices=["auto", "quoted", "plain"],
+        default="auto",
+        help="whether quotes hide separators and line breaks in the input, or are letters; auto: quoted for CSV",
+    )
     parser.add_argument("--model", type=Path, help="a folder that the stage export, or the stage train, has written")
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="of a model that train has written"
@@ -52,14 +61,12 @@ def arguments() -> argparse.Namespace:
     return parsed
 
 
-def check(texts: Sequence[str | None], where: str) -> None:
-    """Raise UserError for no texts, and for a text that is missing, blank or longer than MAX_CHARS."""
-    if not texts:
-        raise UserError(f"{where}: no rows; it needs at least one tweet")
+def check(texts: Sequence[str]) -> None:
+    """Raise UserError for a text that is blank or longer than MAX_CHARS."""
     if blank := [number for number, text in enumerate(texts) if is_blank(text)]:
-        raise UserError(f"{where}: no text in {rows_at(blank)}")
-    if long := [number for number, text in enumerate(texts) if text and len(text) > MAX_CHARS]:
-        raise UserError(f"{where}: over {MAX_CHARS:,} characters in {rows_at(long)}: that is no tweet")
+        raise UserError(f"text: nothing in {rows_at(blank, 'tweet')}")
+    if long := [number for number, text in enumerate(texts) if len(text) > MAX_CHARS]:
+        raise UserError(f"text: over {MAX_CHARS:,} characters in {rows_at(long, 'tweet')}: that is no tweet")
 
 
 def load(folder: Path | None, device: "DeviceName") -> "exported.Exported | transformer.Classifier":
@@ -98,13 +105,16 @@ def main() -> None:
     options = arguments()
     if options.input:
         from tweets import predict_file  # noqa: PLC0415  pandas and fsspec, which words do without
+        from tweets.data.table_files import Dialect  # noqa: PLC0415  as above
 
-        rows = predict_file.read(options.input, options.column)
-        check(predict_file.texts(rows, options.column), options.input)
-        chunks = predict_file.label(load(options.model, options.device), rows, options.column)
-        predict_file.write(chunks, options.output)
+        dialect = Dialect(
+            encoding=options.encoding, separator=options.separator, quoting=options.quoting, setting="--{} {}"
+        )
+        rows = predict_file.read(options.input, options.column, dialect)
+        texts = predict_file.texts(rows, options.column, MAX_CHARS, options.input)
+        predict_file.write(predict_file.label(load(options.model, options.device), rows, texts), options.output)
         return
-    check(options.text, "text")
+    check(options.text)
     classifier = load(options.model, options.device)
     for probabilities in classifier.predict(options.text):
         best = classifier.labels[int(probabilities.argmax())]

@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from tweets import files
-from tweets.data import sources
-from tweets.errors import UserError
+from tweets.data import table_files
+from tweets.data.table_files import Dialect
+from tweets.errors import UserError, plural, rows_at
 from tweets.progress import track
+from tweets.text.blank import is_blank
 
 PREDICTED = "predicted"  # the column that is added
 CHUNK = 2048  # rows labelled and written at a time
@@ -29,8 +31,11 @@ class Classifier(Protocol):
     def predict(self, texts: Sequence[str], /) -> npt.NDArray[np.float64]: ...
 
 
-def read(source: str, column: str) -> pd.DataFrame:
-    """Return the rows to label. Raises UserError when they cannot be read or have no such column."""
+def read(source: str, column: str, dialect: Dialect) -> pd.DataFrame:
+    """Return the rows to label, also those without a text. Raises UserError when they cannot be read.
+
+    And when they have no such column, or no row.
+    """
     if source == "-":
         try:
             lines = io.StringIO(sys.stdin.buffer.read().decode("utf-8")).readlines()
@@ -38,30 +43,48 @@ def read(source: str, column: str) -> pd.DataFrame:
             raise UserError(f"stdin: byte {error.start} is not UTF-8") from None
         frame = pd.DataFrame({column: [line.rstrip("\r\n") for line in lines]}, dtype="str")
     else:
-        [file, *others] = sources.find_files(source, "--input")
-        if others:
-            raise UserError(f"{source}: a folder of {len(others) + 1} tables; it needs one file")
-        frame = sources.read_table(file, "utf-8", named=None)
+        frame = table_files.read_one(source, "--input", dialect).frame
     if column not in frame.columns:
-        raise UserError(f"{source}: no column {column!r}; it has: {', '.join(map(str, frame.columns[:12]))} (--column)")
+        raise UserError(f"{source}: no column {column!r}; {table_files.columns_of(frame)} (--column)")
     if PREDICTED in frame.columns:
         raise UserError(f"{source}: has a column {PREDICTED!r} already; take it out or rename it")
+    if frame.empty:
+        raise UserError(f"{source}: no rows; it needs at least one tweet")
     return frame
 
 
-def texts(rows: pd.DataFrame, column: str) -> list[str | None]:
-    """Return the texts in a column, None where there is none."""
-    return [None if pd.isna(text) else str(text) for text in rows[column]]
+def texts(rows: pd.DataFrame, column: str, max_chars: int, source: str) -> list[str | None]:
+    """Return the texts in a column, None for a row that cannot be labelled, and tell on stderr of how many and why."""
+    texts = [None if pd.isna(text) else str(text) for text in rows[column]]
+    blank = [number for number, text in enumerate(texts) if is_blank(text)]
+    long = [number for number, text in enumerate(texts) if text and len(text) > max_chars]
+    for numbers, why in ((blank, "no text"), (long, f"over {max_chars:,} characters")):
+        if numbers:
+            name = "stdin" if source == "-" else source
+            what = f"{plural(len(numbers), 'row')} without a label, with {why}: {rows_at(numbers)}"
+            sys.stderr.write(f"predict: {name}: {what}\n")
+    for number in (*blank, *long):
+        texts[number] = None
+    return texts
 
 
-def label(classifier: Classifier, rows: pd.DataFrame, column: str) -> Iterator[pd.DataFrame]:
-    """Yield the rows, a chunk at a time, with their predicted label and its probabilities behind their columns."""
+def label(classifier: Classifier, rows: pd.DataFrame, texts: Sequence[str | None]) -> Iterator[pd.DataFrame]:
+    """Yield the rows, a chunk at a time, with their predicted label and its probabilities behind their columns.
+
+    A row whose text is None stays in its place, without a label.
+    """
     with track(total=len(rows), unit="tweets", desc="predict") as progress:
         for start in range(0, len(rows), CHUNK):
             chunk = rows.iloc[start : start + CHUNK]
-            probabilities = classifier.predict(chunk[column].astype(str).tolist())
+            given = [place for place, text in enumerate(texts[start : start + CHUNK]) if text is not None]
+            probabilities = np.full((len(chunk), len(classifier.labels)), np.nan)
+            if given:
+                probabilities[given] = classifier.predict([str(texts[start + place]) for place in given])
+            best: list[str | None] = [None] * len(chunk)
+            for place in given:
+                best[place] = classifier.labels[int(probabilities[place].argmax())]
             added = {f"p_{name}": probabilities[:, k].round(6) for k, name in enumerate(classifier.labels)}
-            yield chunk.assign(**{PREDICTED: [classifier.labels[k] for k in probabilities.argmax(1)]}, **added)
+            yield chunk.assign(**{PREDICTED: pd.array(best, dtype="str")}, **added)
             progress.update(len(chunk))
 
 

@@ -112,30 +112,39 @@ def rows_with(**cells: Any) -> pd.DataFrame:
 TABLES: dict[str, tuple[bytes, str]] = {
     "missing column": (
         text_of(made_up_tweets(9).rename(columns={"label": "mood"})),
-        "tweets.csv: no column 'label'; it has: id, text, mood, confidence",
+        "tweets.csv: no column 'label'; it has: 'id', 'text', 'mood', 'confidence'; name yours in fetch.csv",
     ),
-    "empty": (b"", "tweets.csv: cannot be read as a table: No columns to parse from file"),
+    "empty": (b"", "tweets.csv: is empty; it needs a line with the names of the columns, and rows"),
     "header only": (b"id,text,label,confidence\n", "the source has no rows; it needs at least two labels"),
     "wrong encoding": (
         "id,text,label,confidence\n1,caf\xe9,good,1\n".encode("latin-1"),
-        "tweets.csv: byte 30 is not utf-8: save it as that, or set fetch.csv.encoding",
+        "tweets.csv: line 2, byte 30 is not utf-8: save it as that, or set fetch.csv.encoding=latin-1",
     ),
-    "binary": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "tweets.csv: byte 0 is not utf-8"),
-    "ragged": (b"id,text,label,confidence\n1,fine,good,1\n2,no,no,bad,1\n", "Expected 4 fields in line 3, saw 5"),
-    "shifted": (b"id,text,label,confidence\n1,no,no,bad,1\n", "row 1 has more fields than the header; quote a text"),
-    "open quote": (b'id,text,label,confidence\n1,"fine,good,1\n', "EOF inside string starting at row 1"),
+    "binary": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "tweets.csv: line 1, byte 0 is not utf-8"),
+    "ragged": (
+        b"id,text,label,confidence\n1,fine,good,1\n2,no,no,bad,1\n",
+        "tweets.csv: line 3 has 5 fields, the header has 4; put quotes around a text that holds ','",
+    ),
+    "shifted": (
+        b"id,text,label,confidence\n1,no,no,bad,1\n",
+        "line 2 has 5 fields, the header has 4; put",
+    ),
+    "open quote": (b'id,text,label,confidence\n1,"fine,good,1\n', "tweets.csv: the quotes in line 2 do not match"),
     "one class": (text_of(made_up_tweets(30, ["good"])), "found one class only, 'good'; it needs two or more"),
-    "no text": (text_of(rows_with(text=None)), "text is empty in row 5"),
-    "blank text": (text_of(rows_with(text="  ")), "text is empty in row 5"),
-    "no label": (text_of(rows_with(label=None)), "label is empty in row 5"),
-    "blank label": (text_of(rows_with(label=" ")), "label is empty in row 5"),
-    "a megabyte": (text_of(rows_with(text="x" * 1_000_000)), "has over 10000 characters (fetch.max_chars) in row 5"),
+    "no text": (text_of(rows_with(text=None)), "text is empty in tweets.csv, line 6; `-S fetch.empty=drop`"),
+    "blank text": (text_of(rows_with(text="  ")), "text is empty in tweets.csv, line 6; `-S fetch.empty=drop`"),
+    "no label": (text_of(rows_with(label=None)), "label is empty in tweets.csv, line 6; `-S fetch.empty=drop`"),
+    "blank label": (text_of(rows_with(label=" ")), "label is empty in tweets.csv, line 6; `-S fetch.empty=drop`"),
+    "a megabyte": (
+        text_of(rows_with(text="x" * 1_000_000)),
+        "10000 characters (fetch.max_chars) in tweets.csv, line 6",
+    ),
     "confidence in words": (
         text_of(made_up_tweets(9).assign(confidence="high")),
-        "tweets.csv: confidence 'high' in rows 1, 2, 3 and 6 more; it needs a number in [0, 1]",
+        "tweets.csv: confidence 'high' in lines 2, 3, 4 and 6 more; it needs a number in [0, 1]",
     ),
-    "confidence in per cent": (text_of(rows_with(confidence=80)), "is not in [0, 1] in row 5"),
-    "the same id": (text_of(rows_with(id="t0")), "id 't0' comes again in row 5; ids must differ"),
+    "confidence in per cent": (text_of(rows_with(confidence=80)), "is not in [0, 1] in tweets.csv, line 6"),
+    "the same id": (text_of(rows_with(id="t0")), "id 't0' comes again in tweets.csv, line 6; ids must differ"),
 }
 
 
@@ -154,7 +163,9 @@ def test_a_missing_column_is_refused_on_the_command_line(here: Path) -> None:
 
 def test_a_label_that_is_not_among_those_given_is_refused(here: Path) -> None:
     set_param(here, "fetch.csv.labels", ["negative", "neutral"])
-    assert refusal("fetch") == "label 'positive' is not one of negative, neutral in rows 3, 6, 9 and 77 more"
+    assert (
+        refusal("fetch") == "label 'positive' is not one of negative, neutral in tweets.csv, lines 4, 7, 10 and 77 more"
+    )
 
 
 def test_empty_rows_are_dropped_on_request_and_not_refused(here: Path) -> None:
@@ -340,8 +351,8 @@ def test_a_class_with_a_single_row_is_refused_on_the_command_line(here: Path) ->
     Path("tweets.csv").write_bytes(text_of(rows_with(label="odd")))
     importlib.import_module("stages.fetch").main()
     assert refusal_of_process("stages.prepare") == (
-        "label 'odd' has 1 row and none in the test split; it needs one in each: add rows, or merge the label"
-        " (prepare.merge_labels)"
+        "labels with too few rows for a row in each split: 'odd' (1 row, none in test and valid); add rows, merge them"
+        " (prepare.merge_labels), or leave them out: -S \"prepare.drop_labels=['odd']\""
     )
 
 
@@ -447,10 +458,9 @@ def test_a_table_on_a_server_that_does_not_answer_is_refused(here: Path, scheme:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"words\nfine\n", "no column 'text'; it has: words (--column)"),
-        (b"", "cannot be read as a table: No columns to parse from file"),
-        (b"id,text\n1,fine\n2, \n", "no text in row 2"),
-        (b"text\ncaf\xe9\n", "byte 8 is not utf-8: save it as that"),
+        (b"words\nfine\n", "no column 'text'; it has: 'words' (--column)"),
+        (b"", "is empty; it needs a line with the names of the columns, and rows"),
+        (b"text\ncaf\xe9\n", "line 2, byte 8 is not utf-8: save it as that, or set --encoding latin-1"),
     ],
 )
 def test_predict_refuses_a_file_that_it_cannot_label(

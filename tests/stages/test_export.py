@@ -20,7 +20,7 @@ from transformers import BertConfig, PreTrainedModel
 
 from stages import export
 from tests.support.clones import ROOT
-from tests.support.made_up import LABELS, set_param
+from tests.support.made_up import LABELS
 from tweets import files
 from tweets.errors import UserError
 from tweets.evaluation import drift_statistics
@@ -211,14 +211,9 @@ def test_the_values_that_share_a_scale_divide_all_products(size: int, inner: int
     assert export.quantise(helper.make_model(graph, opset_imports=[opset], ir_version=10)) == group
 
 
-def found(before: float, after: float, agreement: float) -> dict[str, Any]:
-    return {"pytorch": {"macro_f1": before}, "int8": {"macro_f1": after}, "agreement": agreement}
-
-
 SETTINGS = export.Export(
     macro_f1_tolerance=0.005,
     min_agreement=0.985,
-    min_rows=500,
     batch_size=32,
     threads=1,
     seed=0,
@@ -228,22 +223,66 @@ SETTINGS = export.Export(
 )
 
 
-@pytest.mark.parametrize("worse", [found(0.8, 0.794, 0.99), found(0.8, 0.8, 0.984), found(0.8, 0.806, 0.99)])
-def test_a_worse_model_fails_with_both_numbers(worse: dict[str, Any]) -> None:
-    with pytest.raises(UserError) as raised:
-        export.check(worse, 500, SETTINGS)
-    for number in (f"{worse['int8']['macro_f1']:.4f}", f"{worse['agreement']:.2%}", "0.8000", "98.50%", "0.005"):
-        assert number in str(raised.value)
+Models = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 
 
-def test_on_few_rows_a_worse_model_only_warns(capsys: pytest.CaptureFixture[str]) -> None:
-    export.check(found(0.8, 0.7, 0.9), 499, SETTINGS)
-    assert capsys.readouterr().err.startswith("export: warning: the int8 model has macro-F1 0.7000")
+def two_models(rows: int, differing: int, *, right: float = 0.8, sure: float = 0.6, worse: int = 0) -> Models:
+    """Return the truth of two classes, and the probabilities of two models of which `differing` rows differ.
+
+    PyTorch has a share `right` of the rows right. Of the rows that differ, `worse` are those that it has right.
+    """
+    truth = np.arange(rows) % 2
+    is_right = np.arange(rows) < right * rows
+    torch_p = np.where((truth == is_right)[:, None], [[1 - sure, sure]], [[sure, 1 - sure]])
+    int8_p = torch_p.copy()
+    changed = [*range(worse), *range(rows - (differing - worse), rows)]
+    int8_p[changed] = int8_p[changed][:, ::-1]
+    return truth, torch_p, int8_p
 
 
-def test_a_model_within_the_limits_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    export.check(found(0.8, 0.796, 0.985), 5000, SETTINGS)
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (
+            two_models(5000, 60, worse=60),
+            r"its macro-F1 is lower by 0\.0120 \[0\.00\d+, 0\.01\d+\], where 0\.005",
+        ),
+        (two_models(5000, 110, worse=55), r"it gives other labels to 110 of 5,000 test rows, where 1\.50% are allowed"),
+        (
+            two_models(300, 3, sure=0.95),
+            r"other labels to 3 of 300 test rows to which PyTorch gives 0\.9 or more, ",
+        ),
+    ],
+)
+def test_a_model_that_is_worse_beyond_chance_fails(models: Models, message: str) -> None:
+    with pytest.raises(UserError, match=f"^the int8 model is worse than PyTorch's, beyond chance: .*{message}"):
+        export.check(*models, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (two_models(784, 14, worse=5), "it gives other labels to 14 of 784 test rows, where 1.50% are allowed"),
+        (two_models(200, 3, worse=3), "its macro-F1 is lower by 0.0150 ["),
+        (two_models(300, 1, sure=0.95), "other labels to 1 of 300 test rows to which PyTorch gives 0.9 or more"),
+    ],
+)
+def test_what_may_be_chance_is_a_warning(models: Models, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    export.check(*models, SETTINGS)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("export: warning: the int8 model, within chance: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("models", [two_models(5000, 70, worse=35), two_models(5000, 70, worse=0), two_models(40, 0)])
+def test_a_model_within_the_limits_or_better_passes(models: Models, capsys: pytest.CaptureFixture[str]) -> None:
+    export.check(*models, SETTINGS)
     assert capsys.readouterr().err == ""
+
+
+def test_the_tail_of_the_binomial_distribution() -> None:
+    assert export.binomial_tail(1, 10, 0.1) == pytest.approx(1 - 0.9**10)
+    assert export.binomial_tail(10, 10, 0.5) == pytest.approx(0.5**10)
 
 
 def test_a_ruined_model_leaves_the_last_one_in_its_place(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +293,8 @@ def test_a_ruined_model_leaves_the_last_one_in_its_place(copy: Path, monkeypatch
         return 1
 
     before = contents(ONNX), Path("metrics/export.json").read_bytes()
-    set_param(copy, "export.min_rows", 1)
     monkeypatch.setattr(export, "quantise", ruin)
-    with pytest.raises(UserError, match=r"the int8 model has macro-F1 0\.\d{4} where PyTorch has"):
+    with pytest.raises(UserError, match=r"^the int8 model is worse than PyTorch's, beyond chance: "):
         export.main()
     assert (contents(ONNX), Path("metrics/export.json").read_bytes()) == before
     assert [path.name for path in Path("models").iterdir() if path.name.startswith(".onnx")] == []

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import transformers
 from transformers import AutoTokenizer
 
 from stages import featurize, fetch, prepare
@@ -15,6 +17,7 @@ from tests.support.made_up import LABELS, made_up_tweets, set_param
 from tweets.data import pieces
 from tweets.data.dataset import SPLITS
 from tweets.errors import UserError
+from tweets.model import tokenizer
 from tweets.text import token_arrays
 
 
@@ -130,6 +133,32 @@ def encoder(prepared: Path, tiny_encoder: Path) -> Path:
 def test_more_tokens_than_the_encoder_has_positions_are_refused(encoder: Path) -> None:
     set_param(encoder.parent, "featurize.max_length", 65)
     assert refusal() == "featurize.max_length = 65: encoder takes 64 at most"
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "mpnet"])
+def test_the_first_positions_of_some_families_are_for_padding(encoder: Path, model_type: str) -> None:
+    """BERTweet has 130 positions for 128 tokens: the first token has the position after the padding token's number."""
+    (encoder / "config.json").write_text(
+        json.dumps({"model_type": model_type, "max_position_embeddings": 66, "pad_token_id": 1})
+    )
+    for length in (65, 66):
+        set_param(encoder.parent, "featurize.max_length", length)
+        assert refusal() == f"featurize.max_length = {length}: encoder takes 64 at most"
+    set_param(encoder.parent, "featurize.max_length", 64)
+    featurize.main()
+
+
+@pytest.mark.parametrize("architecture", ["Roberta", "MPNet"])
+def test_the_number_of_positions_is_what_the_model_takes(architecture: str) -> None:
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=20, pad_token_id=1,
+    )  # fmt: skip
+    model = getattr(transformers, f"{architecture}Model")(config)
+    most = tokenizer.usable_positions(config.model_type, 20, 1)
+    model(torch.full((1, most), 5))
+    with pytest.raises((IndexError, RuntimeError), match=r"out of range|out of bounds"):
+        model(torch.full((1, most + 1), 5))
 
 
 def test_an_encoder_without_a_limit_takes_any_length(encoder: Path) -> None:

@@ -31,6 +31,8 @@ def test_the_rows_are_written_as_the_source_has_them(workspace: Path) -> None:
         "sha256": {"tweets.csv": files.sha256(Path("tweets.csv"))},
         "dropped_empty": 0,
         "broken_encoding": False,
+        "labels_are_given": False,
+        "rows": {"negative": 80, "neutral": 80, "positive": 80},
     }
 
 
@@ -45,7 +47,8 @@ def test_the_stage_reports_its_rows_and_shows_three(workspace: Path, capsys: pyt
     fetch.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "fetch: 240 rows from csv, 0 empty rows dropped"
-    assert [line.split(":")[0] for line in lines[1:]] == ["  negative", "  neutral", "  positive"]
+    assert lines[1:4] == ["  'negative': 80 rows", "  'neutral': 80 rows", "  'positive': 80 rows"]
+    assert [line.split(":")[0] for line in lines[4:]] == ["  negative", "  neutral", "  positive"]
 
 
 def test_crowdflower_is_the_default_source_and_its_encoding_needs_repair(workspace: Path) -> None:
@@ -110,7 +113,7 @@ def test_an_error_after_empty_rows_were_dropped_names_the_row_of_the_file(worksp
     rows.loc[9, "text"] = "x" * 10_001
     rows.to_csv("tweets.csv", index=False)
     set_param(workspace, "fetch.empty", "drop")
-    with pytest.raises(UserError, match=r"has over 10000 characters \(fetch\.max_chars\) in row 10$"):
+    with pytest.raises(UserError, match=r"has over 10000 characters \(fetch\.max_chars\) in tweets\.csv, line 11$"):
         fetch.main()
 
 
@@ -120,5 +123,5 @@ def test_an_id_that_comes_again_is_named_with_the_row_of_the_file(workspace: Pat
     rows.loc[9, "id"] = "t8"
     rows.to_csv("tweets.csv", index=False)
     set_param(workspace, "fetch.empty", "drop")
-    with pytest.raises(UserError, match="id 't8' comes again in row 10; ids must differ"):
+    with pytest.raises(UserError, match=r"id 't8' comes again in tweets\.csv, line 11; ids must differ"):
         fetch.main()

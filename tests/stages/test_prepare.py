@@ -215,23 +215,79 @@ def test_labels_are_merged_before_copies_are_compared(workspace: Path) -> None:
     assert [part["rows"] for part in metrics()["dropped"]] == [1, 0, 0]
 
 
+def test_rows_of_labels_that_are_left_out_are_counted_and_change_no_other_row(workspace: Path) -> None:
+    rows = made_up_tweets(240)
+    alone = run(rows)
+    odd = pd.DataFrame({"id": ["x", "y"], "text": ["who knows", rows["text"][0]], "label": "odd", "confidence": 1.0})
+    set_param(workspace, "prepare.drop_labels", ["odd"])
+    splits = run(pd.concat([rows, odd], ignore_index=True))
+    for name in SPLITS:
+        pd.testing.assert_frame_equal(splits[name], alone[name])
+    assert metrics()["dropped"][0] == {"reason": "label left out (prepare.drop_labels)", "rows": 2}
+    assert metrics()["rows_in"] == 242
+    assert json.loads(Path("data/prepared/prepared.json").read_text())["labels"] == LABELS
+
+
+def test_numbers_merge_as_the_labels_that_they_are(workspace: Path) -> None:
+    """The labels of Sentiment140, where 2 is in the test file only."""
+    set_param(workspace, "prepare.merge_labels", [[0, "negative"], [4, "positive"]])
+    set_param(workspace, "prepare.drop_labels", [2])
+    splits = run(made_up_tweets(240, ["0", "4", "2"]))
+    assert {label for part in splits.values() for label in part["label"]} == {"negative", "positive"}
+    assert metrics()["dropped"][0]["rows"] == 80
+
+
+@pytest.mark.parametrize("variant", ["Positive", "ＰＯＳＩＴＩＶＥ", "posi tive"])
+def test_labels_that_differ_only_in_how_they_are_written_are_named(workspace: Path, variant: str) -> None:
+    rows = made_up_tweets(240)
+    rows.loc[rows.index[rows["label"] == "positive"][:20], "label"] = variant
+    with pytest.raises(UserError) as raised:
+        run(rows)
+    assert str(raised.value) == (
+        f"labels that differ only in case, width or spacing: 'positive' (60 rows), '{variant}' (20 rows). To merge"
+        f" them, add -S \"prepare.merge_labels=[['{variant}','positive']]\"; to keep them apart, list all labels in"
+        " fetch.csv.labels"
+    )
+    set_param(workspace, "prepare.merge_labels", [[variant, "positive"]])
+    assert json.loads(json.dumps(metrics_of(run(rows)))) == {"negative": 80, "neutral": 80, "positive": 80}
+    set_param(workspace, "prepare.merge_labels", [])
+    set_param(workspace, "fetch.csv.labels", [*LABELS, variant])
+    assert metrics_of(run(rows))[variant] == 20
+
+
+def metrics_of(splits: dict[str, pd.DataFrame]) -> dict[str, int]:
+    """Return how many rows have each label."""
+    return {str(label): int(count) for label, count in pd.concat(splits.values())["label"].value_counts().items()}
+
+
 def test_merged_labels_keep_the_order_of_the_labels() -> None:
     labels = ["Extremely Negative", "Negative", "Neutral", "Positive", "Extremely Positive"]
     merged = {"Extremely Negative": "Negative", "Extremely Positive": "Positive"}
-    assert prepare.merge(labels, merged) == ["Negative", "Neutral", "Positive"]
-    assert prepare.merge(labels, {}) == labels
+    assert prepare.choose(labels, merged, []) == ["Negative", "Neutral", "Positive"]
+    assert prepare.choose(labels, {}, []) == labels
+    assert prepare.choose(labels, merged, ["Neutral"]) == ["Negative", "Positive"]
+
+
+BOTH = "prepare.merge_labels and prepare.drop_labels"
 
 
 @pytest.mark.parametrize(
-    ("merged", "message"),
+    ("merged", "dropped", "message"),
     [
-        ({"Odd": "Bad"}, "prepare.merge_labels: 'Odd' is no label; it needs one of Bad, Good"),
-        ({"Bad": "Good"}, "prepare.merge_labels: leaves one label, 'Good'; it needs two or more"),
+        ({"Odd": "Bad"}, [], "prepare.merge_labels: 'Odd' is no label; it needs one of 'Bad', 'Good'"),
+        ({}, ["Odd"], "prepare.drop_labels: 'Odd' is no label; it needs one of 'Bad', 'Good'"),
+        (
+            {"Bad": "Good"},
+            [],
+            "prepare.merge_labels and prepare.drop_labels leave one label, 'Good'; it needs two or more",
+        ),
+        ({}, ["Bad"], "prepare.merge_labels and prepare.drop_labels leave one label, 'Good'; it needs two or more"),
+        ({}, ["Bad", "Good"], "prepare.merge_labels and prepare.drop_labels leave no label; it needs two or more"),
     ],
 )
-def test_a_merge_that_cannot_be_is_refused(merged: dict[str, str], message: str) -> None:
+def test_a_choice_of_labels_that_cannot_be_is_refused(merged: dict[str, str], dropped: list[str], message: str) -> None:
     with pytest.raises(UserError) as raised:
-        prepare.merge(["Bad", "Good"], merged)
+        prepare.choose(["Bad", "Good"], merged, dropped)
     assert str(raised.value) == message
 
 
@@ -301,8 +357,16 @@ def test_the_longest_tweets_share_the_last_point_of_the_plot(workspace: Path) ->
 @pytest.mark.parametrize(
     ("label", "rows", "message"),
     [
-        ("odd", 1, "label 'odd' has 1 row and none in the test split; it needs one in each: add rows, or merge"),
-        ("odd", 2, "label 'odd' has 2 rows and none in the test split; it needs one in each: add rows, or merge"),
+        (
+            "odd",
+            1,
+            "labels with too few rows for a row in each split: 'odd' (1 row, none in test and valid); add rows, merge",
+        ),
+        (
+            "odd",
+            2,
+            "labels with too few rows for a row in each split: 'odd' (2 rows, none in test and valid); add rows, merge",
+        ),
     ],
 )
 def test_a_label_with_too_few_rows_for_every_split_is_refused(
@@ -314,11 +378,26 @@ def test_a_label_with_too_few_rows_for_every_split_is_refused(
     assert str(raised.value).startswith(message)
 
 
+def test_all_labels_with_too_few_rows_are_named_at_once(workspace: Path) -> None:
+    few = pd.DataFrame({"id": ["f0", "f1", "f2"], "text": ["strange", "and odd", "so rare"], "label": ["a", "b", "b"]})
+    rows = pd.concat([made_up_tweets(240), few], ignore_index=True)
+    with pytest.raises(UserError) as raised:
+        run(rows)
+    assert str(raised.value) == (
+        "labels with too few rows for a row in each split: 'a' (1 row, none in test and valid), 'b' (2 rows, none in"
+        " test and valid); add rows, merge them (prepare.merge_labels), or leave them out:"
+        " -S \"prepare.drop_labels=['a','b']\""
+    )
+    set_param(workspace, "prepare.drop_labels", ["a", "b"])
+    run(rows)
+    assert metrics()["dropped"][0]["rows"] == 3
+
+
 @pytest.mark.parametrize("names", [["test"], ["test", "valid"]])
 def test_official_splits_without_rows_to_train_on_are_refused(official: Path, names: list[str]) -> None:
     rows = made_up_tweets(60)
     rows["split"] = [names[number // 3 % len(names)] for number in range(60)]
-    with pytest.raises(UserError, match=r"and none in the (valid|train) split"):
+    with pytest.raises(UserError, match=r"^no row is left for the (valid|train) split; it needs rows of each label$"):
         run(rows)
 
 

@@ -1,6 +1,7 @@
 """Labelling tweets from the command line: from words, files and stdin, to stdout and files."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -86,7 +87,8 @@ def test_a_file_keeps_its_columns_and_order_with_the_labels_behind(
     here: Path, monkeypatch: pytest.MonkeyPatch, tweets: pd.DataFrame, name: str, output: str
 ) -> None:
     write_table(tweets, here / name)
-    run(monkeypatch, "--input", name, "--column", "tweet", "--output", output)
+    quoting = ["--quoting", "quoted"] if name == "in.tsv" else []
+    run(monkeypatch, "--input", name, "--column", "tweet", "--output", output, *quoting)
     found = read_table(here / output)
     assert list(found.columns) == ["id", "tweet", "label", *ADDED]
     pd.testing.assert_frame_equal(found, expected(tweets), check_dtype=False, atol=2e-6)
@@ -242,13 +244,23 @@ def test_a_usage_that_makes_no_sense_is_refused(
     assert (here / "taken.csv" / "kept").read_text() == "whole"
 
 
+QUOTES = "a field in quotes ends with one, and doubles those in it"
+PLAIN = "--quoting plain"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,words\n1,fine\n", "in.csv: no column 'text'; it has: id, words (--column)"),
+        ("id,words\n1,fine\n", "in.csv: no column 'text'; it has: 'id', 'words' (--column)"),
         ("text\n", "in.csv: no rows; it needs at least one tweet"),
-        ("id,text\n1,fine\n2,\n3, \n", "in.csv: no text in rows 2, 3"),
-        ("id,text\n1,fine\n2," + "x" * 10_001 + "\n", "in.csv: over 10,000 characters in row 2: that is no tweet"),
+        (
+            'text\n"never closed\nfine\n',
+            f"in.csv: the quotes in lines 2 to 3 do not match: {QUOTES}. If quotes are part of the texts: {PLAIN}",
+        ),
+        (
+            "id,text\n1\n",
+            "in.csv: line 2 has 1 field, the header has 2; put quotes around a text that holds a line break",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_labelled_is_refused_before_the_model_is_loaded(
@@ -261,12 +273,64 @@ def test_a_file_that_cannot_be_labelled_is_refused_before_the_model_is_loaded(
     assert not (here / "out.csv").exists()
 
 
-def test_an_encoding_other_than_utf8_is_named_without_a_param_that_predict_does_not_read(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_encoding_is_read_when_it_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "in.csv").write_bytes("text\ncaf\xe9\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"in\.csv: byte 8 is not utf-8: save it as that$"):
+    with pytest.raises(UserError, match=r"line 2, byte 8 is not utf-8: save it as that, or set --encoding latin-1$"):
         run(monkeypatch, "--input", "in.csv")
+    run(monkeypatch, "--input", "in.csv", "--encoding", "latin-1", "--output", "out.csv")
+    assert read_table(here / "out.csv")["text"].tolist() == ["café"]
+
+
+def test_quotes_are_letters_when_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ['"I cant even, what a flight', "Best crew ever", '"so good said no one ever', '"Great" they said']
+    (here / "in.csv").write_text("\n".join(["text|id", *(f"{line}|{n}" for n, line in enumerate(lines))]) + "\n")
+    with pytest.raises(UserError, match=r"^in\.csv: the quotes in lines 2 to 4 do not match"):
+        run(monkeypatch, "--input", "in.csv", "--separator", "|")
+    run(monkeypatch, "--input", "in.csv", "--separator", "|", "--quoting", "plain", "--output", "out.csv")
+    written = read_table(here / "out.csv")
+    assert written["text"].tolist() == lines
+    assert written["predicted"].isin(LABELS).all()
+
+
+LONG, FINE = "x" * 10_001, {"text": "fine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("in.csv", f"id,text\n1,fine\n2,\n3, \n\n4,{LONG}\n5,fine\n"),
+        ("in.jsonl", "\n".join(map(json.dumps, [FINE, {"text": ""}, {}, {"text": " "}, {"text": LONG}, FINE]))),
+        ("-", f"fine\n\n \n\n{LONG}\nfine\n"),
+        ("one.csv", f"text\nfine\n\n \n\n{LONG}\nfine\n"),
+    ],
+)
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
+def test_a_row_that_cannot_be_labelled_stays_in_its_place(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str,
+    output: str,
+) -> None:
+    if name != "-":
+        (here / name).write_text(content)
+    run(monkeypatch, "--input", name, "--output", output, stdin=content.encode())
+    written = read_table(here / output)
+    assert written["predicted"].notna().tolist() == [True, False, False, False, False, True]
+    assert written["p_neutral"].notna().tolist() == [True, False, False, False, False, True]
+    assert written["p_neutral"].iloc[0] == written["p_neutral"].iloc[5]
+    shown = "stdin" if name == "-" else name
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"predict: {shown}: 3 rows without a label, with no text: rows 2, 3, 4",
+        f"predict: {shown}: 1 row without a label, with over 10,000 characters: row 5",
+    ]
+
+
+def test_a_table_without_any_text_comes_back_without_labels(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "in.csv").write_text("id,text\n1,\n2, \n")
+    run(monkeypatch, "--input", "in.csv", "--output", "out.csv")
+    assert read_table(here / "out.csv")["predicted"].isna().tolist() == [True, True]
 
 
 def test_a_path_that_leads_nowhere_is_named_as_the_option(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +353,6 @@ def test_a_folder_of_several_tables_is_refused(
     [
         (b"fine\ncaf\xe9\n", "stdin: byte 8 is not UTF-8"),
         (b"", "-: no rows; it needs at least one tweet"),
-        (b"fine\n\n \nfine\n", "-: no text in rows 2, 3"),
     ],
 )
 def test_stdin_that_cannot_be_labelled_is_refused(
@@ -302,7 +365,7 @@ def test_stdin_that_cannot_be_labelled_is_refused(
 
 @pytest.mark.parametrize("text", ["", "  "])
 def test_a_blank_tweet_among_the_words_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    with pytest.raises(UserError, match=r"^text: no text in row 2$"):
+    with pytest.raises(UserError, match=r"^text: nothing in tweet 2$"):
         run(monkeypatch, "fine", text)
 
 

@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.repo import Repo
 
 from repository.git import git
@@ -140,7 +139,7 @@ def data() -> None:
 
 def lock_of_data(commit: str) -> list[Any]:
     """Return what a commit's dvc.lock says of the stages that read the data."""
-    stages = yaml.safe_load(git("show", f"{commit}:dvc.lock"))["stages"]
+    stages = files.parse_yaml(git("show", f"{commit}:dvc.lock"), "dvc.lock")["stages"]
     return [stages.get(name) for name in ("fetch", "prepare")]
 
 
@@ -148,7 +147,7 @@ def model() -> None:
     """Check a registered model: it is in the remote as the tag's commit says, loads, and predicts."""
     tag = github.variable("GITHUB_REF_NAME")
     name = tag.split("@")[0].split("#")[0]
-    declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8")).get("artifacts", {})
+    declared = files.read_yaml(Path("dvc.yaml")).get("artifacts", {})
     if name not in declared:
         raise UserError(f"{tag}: dvc.yaml has no artifact {name}; it has {', '.join(declared) or 'none'}")
     path = declared[name]["path"]

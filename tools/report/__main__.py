@@ -20,7 +20,6 @@ from urllib.parse import quote
 
 import jinja2
 import pandas as pd
-import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import resolve_rev
@@ -30,7 +29,7 @@ from repository import declared
 from repository.git import git
 from tools import results
 from tools.report import charts
-from tweets import command, errors, files
+from tweets import command, errors, files, params
 from tweets.data.sources import SOURCES
 from tweets.errors import UserError
 from tweets.evaluation.metrics import METRICS
@@ -82,12 +81,11 @@ def choose_revision(repo: Repo, asked: str | None) -> tuple[str, str, str] | Non
 def origin(repo: Repo) -> dict[str, Any]:
     """Return what the results come from: the commit, changes that it lacks, dvc.lock, the source and data's hashes."""
     lock = Path("dvc.lock")
-    try:
-        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    except FileNotFoundError:
-        raise UserError(f"{lock}: no such file; run `dvc repro`") from None
+    if not lock.is_file():
+        raise UserError(f"{lock}: no such file; run `dvc repro`")
+    stages = files.read_yaml(lock)["stages"]
     changes = git("-c", "core.quotePath=false", "status", "--porcelain").splitlines()
-    source = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["fetch"]
+    source = params.read(Path("params.yaml"))["fetch"]
     return {
         "commit": None if repo.scm.no_commits else git("rev-parse", "HEAD"),
         "changes": [line.split(maxsplit=1)[1] for line in changes[:LISTED]],
@@ -104,7 +102,7 @@ def origin(repo: Repo) -> dict[str, Any]:
 
 def changed_params(stages: dict[str, Any], stage: str) -> list[str]:
     """Return the params of a stage whose values in params.yaml are others than in its entry of dvc.lock."""
-    content = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    content = params.read(Path("params.yaml"))
     locked = stages.get(stage, {}).get("params", {}).get("params.yaml", {})
     here, there = (dict(declared.leaves(part)) for part in ({name: content.get(name) for name in locked}, locked))
     return [key for key in dict.fromkeys([*here, *there]) if here.get(key) != there.get(key)]

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,6 @@ from tweets import params
 from tweets.errors import UserError
 
 STAGES = ("fetch", "prepare", "featurize", "train")  # what a trial runs; their params can be searched
-EXPONENTIAL = re.compile(r"[+-]?[0-9.]+e[+-]?[0-9]+", re.IGNORECASE)
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -28,10 +26,10 @@ Count = Annotated[int, Field(ge=1)]
 class Range:
     """A range of numbers, both ends included."""
 
-    low: params.Number
-    high: params.Number
+    low: float
+    high: float
     log: bool = False
-    step: Annotated[params.Number, Field(gt=0)] | None = None
+    step: Annotated[float, Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -76,14 +74,9 @@ def distributions(path: Path, space: dict[str, Any]) -> dict[str, BaseDistributi
 
 
 def current() -> dict[str, Any]:
-    """Return the value in params.yaml of each param of STAGES, by its dotted key; `1e-4` is the number."""
+    """Return the value in params.yaml of each param of STAGES, by its dotted key."""
     content = params.read(Path("params.yaml"))
-    return {key: _number(value) for name in STAGES for key, value in declared.leaves(content.get(name), name)}
-
-
-def _number(value: Any) -> Any:
-    """Return text such as `1e-4`, which YAML 1.1 does not read as the number that it is, as that number."""
-    return float(value) if isinstance(value, str) and EXPONENTIAL.fullmatch(value) else value
+    return {key: value for name in STAGES for key, value in declared.leaves(content.get(name), name)}
 
 
 def _distribution(where: str, key: str, value: Any, known: dict[str, Any]) -> BaseDistribution:
@@ -98,10 +91,9 @@ def _distribution(where: str, key: str, value: Any, known: dict[str, Any]) -> Ba
         return _range(where, params.build(Range, value, where), known[key])
     if not isinstance(value, list) or not value or any(isinstance(choice, list | dict) for choice in value):
         raise UserError(f"{where} = {value!r}: needs a list of choices, each one value, or a range with low and high")
-    choices = [_number(choice) for choice in value]
-    if len({json.dumps(choice, default=str) for choice in choices}) < len(choices):
+    if len({json.dumps(choice, default=str) for choice in value}) < len(value):
         raise UserError(f"{where} = {value!r}: a choice stands there twice")
-    return CategoricalDistribution(choices)
+    return CategoricalDistribution(value)
 
 
 def _range(where: str, limits: Range, now: Any) -> BaseDistribution:

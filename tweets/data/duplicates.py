@@ -1,30 +1,55 @@
 """Find tweets that say the same, so that none of them is both learned from and tested on.
 
-Two levels. A *key* is a tweet's words alone: copies that differ in links, mentions, case or punctuation share it.
+Two levels. A *key* is what a tweet says: copies that differ in links, mentions, case, spacing or decorating punctuation
+share it. Emoji, emoticons, question marks and the signs of numbers are part of it, since they can decide the label.
 A *group* joins keys that share a run of RUN words anywhere: retweets cut short, quotes with a comment before them.
 Both come from the raw text only, by fixed rules that no param changes.
+
+Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between words. There a run is of 12 (Chinese, Japanese)
+or 20 (the others) characters as readers see them, each with its combining marks (grapheme clusters, UAX #29).
 
 Keys and runs are compared by hashes of 64 bits, so that millions of tweets fit in memory. Among 4 million keys, the
 chance that any two that differ have the same hash is 4e-7; among 45 million runs it is 6e-5, and would join two groups.
 """
 
 import html
-import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import regex
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from tweets.text.cleaning import MENTION, replace_urls
 
 RUN = 6
-RETWEET = re.compile(r"\b(?:rt|mt|via)\b(?=:?\s*@)", re.IGNORECASE)
-NOT_WORD = re.compile(r"[^\w\s]|_")
+RETWEET = regex.compile(r"(?<![\p{Latin}\p{N}_])(?:rt|mt|via)\b(?=:?\s*@)", regex.IGNORECASE)
+EMOTICON = r"""
+    (?<!\w) (?: [<>]? [:;=] [-o^*]? (?: [()\[\]{}/\\|@*]+ | [dpox3]+ (?!\w))  # :-) ;P =D
+              | [()\[\]{}\\|@*]+ [-o^*]? [:;=] (?!\w)                      # (-:
+              | <[/\\]?3+ (?!\w) | [-^>;t] _+ [-^<;t] (?!\w) | \^\^ )      # <3 </3 -_- ^_^ ^^
+"""
+TOKEN = regex.compile(
+    rf"""
+    {EMOTICON}
+    | [\p{{So}}\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}] [\U000e0020-\U000e007f]*  # emoji, and the tags of flags
+    | [\p{{L}}\p{{M}}\p{{N}}]+
+    | \? (?! [?!]* \?)  # the last one of several
+    | \+ | (?<! \w) [-−] (?= [.,]? \d)  # C++, +1, -5
+    """,
+    regex.VERBOSE,
+)
+IGNORED = regex.compile(r"['’]|[\p{Cf}\ufe0e\ufe0f](?<![\U000e0020-\U000e007f])")
+UNSPACED = regex.compile(
+    r"(?P<han>(?:[\p{Han}\p{Hiragana}\p{Katakana}ー]\p{M}*\ ?)+)"
+    r"|(?P<thai>(?:[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*\ ?)+)"
+)
+RUN_OF = {"han": 12, "thai": 20}  # characters as long as six words, about
 PARTS = 16  # of the range of hashes; one is sorted at a time
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 
@@ -40,16 +65,18 @@ class Runs(NamedTuple):
 
 
 def key(text: str) -> str:
-    """Return the tweet's words in lower case, without links, mentions, retweet marks and punctuation.
+    """Return what the tweet says: its words in lower case, emoji, emoticons, question marks and signs of numbers.
 
-    A tweet without any word, such as one of emoji only, is its own key.
+    They are set off by spaces, in NFKC. Links, mentions, retweet marks and other punctuation are left out. A tweet
+    without any of these parts is its own key.
     """
     bare = html.unescape(text)
     if "@" in bare:
         bare = RETWEET.sub(" ", bare)
-    bare = MENTION.sub(" ", replace_urls(" ", bare)).replace("'", "").replace("’", "")
-    words = NOT_WORD.sub(" ", bare.lower()).split()
-    return " ".join(words) or text.strip()
+    bare = MENTION.sub(" ", replace_urls(" ", bare))
+    if not bare.isascii():
+        bare = unicodedata.normalize("NFKC", bare)
+    return " ".join(TOKEN.findall(IGNORED.sub("", bare.lower()))) or text.strip()
 
 
 def hashes(texts: Sequence[str]) -> Hashes:
@@ -57,10 +84,33 @@ def hashes(texts: Sequence[str]) -> Hashes:
     return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
 
 
+def units(key: str) -> list[str]:
+    """Return what RUN of make a run: the key's words, or overlapping stretches of a text without spaces.
+
+    A key of fewer is one unit, emoji and all, so that it joins its equals only.
+    """
+    words = [word for word in key.split() if word[0].isalnum()]
+    if not key.isascii() and UNSPACED.search(key):
+        words = list(_stretches(" ".join(words)))
+    return words if len(words) >= RUN else [key]
+
+
+def _stretches(words: str) -> Iterator[str]:
+    """Yield the words that have spaces between them, and of the rest the stretches of which RUN span a run."""
+    end = 0
+    for match in UNSPACED.finditer(words):
+        yield from words[end : match.start()].split()
+        end = match.end()
+        characters = regex.findall(r"\X", match[0].replace(" ", ""))
+        length = RUN_OF[str(match.lastgroup)] - RUN + 1
+        for start in range(max(1, len(characters) - length + 1)):
+            yield "".join(characters[start : start + length])
+    yield from words[end:].split()
+
+
 def runs(keys: Sequence[str]) -> Runs:
-    """Return the hashes of all runs of RUN words in the keys; of a shorter key, that of all its words."""
-    words = [key.split() for key in keys]
-    padded = [row if len(row) >= RUN else row + [""] * (RUN - len(row)) for row in words]
+    """Return the hashes of all runs of RUN units in the keys; of a shorter key, that of all of it."""
+    padded = [row if len(row) >= RUN else row + [""] * (RUN - len(row)) for row in map(units, keys)]
     lengths = np.fromiter(map(len, padded), np.int32, len(keys))
     word = hashes(list(chain.from_iterable(padded)))
     run = np.zeros(max(0, len(word) - RUN + 1), np.uint64)

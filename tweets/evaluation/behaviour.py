@@ -6,12 +6,12 @@ apply to label sets with such names only.
 """
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import regex
 
 from tweets.text.cleaning import MENTION, URL
 
@@ -88,7 +88,7 @@ def invariance(predict: Predict, tweets: Sequence[str]) -> dict[str, Result]:
     return results
 
 
-def _swap(pattern: re.Pattern[str], others: Sequence[str], tweet: str, number: int) -> str:
+def _swap(pattern: regex.Pattern[str], others: Sequence[str], tweet: str, number: int) -> str:
     """Return the tweet with each match replaced by another such, or with one put before it where there is none."""
     other = others[number % len(others)]
     return pattern.sub(other, tweet) if pattern.search(tweet) else f"{other} {tweet}"

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from pydantic import Field
 
 from tweets import params
-from tweets.params import Number
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -80,8 +79,8 @@ def capitals(text: str) -> float:
 class Axes:
     """The principal axes of embeddings: what is compared is (embedding - mean) @ matrix, with variances of 1."""
 
-    mean: list[Number]  # (D,)
-    matrix: list[list[Number]]  # (D, d)
+    mean: list[float]  # (D,)
+    matrix: list[list[float]]  # (D, d)
 
     def project(self, embeddings: Floats) -> Floats:
         """Return embeddings, (N, D), along the axes, (N, d)."""
@@ -93,14 +92,14 @@ class Axes:
 class Sample:
     """What a window is compared with: the texts of a sample, of which only numbers are kept."""
 
-    labels: list[Number]  # (K,) the share of each class
-    confidence: list[Number]  # quantiles, as are the next three
-    length: list[Number]
-    unknown: list[Number]
-    capitals: list[Number]
-    landmarks: list[list[Number]]  # (M, d) embeddings along the axes
-    bandwidth: Number  # of the kernel: the median squared distance between landmarks
-    within: Number  # the mean of the kernel between two landmarks
+    labels: list[float]  # (K,) the share of each class
+    confidence: list[float]  # quantiles, as are the next three
+    length: list[float]
+    unknown: list[float]
+    capitals: list[float]
+    landmarks: list[list[float]]  # (M, d) embeddings along the axes
+    bandwidth: float  # of the kernel: the median squared distance between landmarks
+    within: float  # the mean of the kernel between two landmarks
 
 
 @params.section
@@ -109,10 +108,10 @@ class Reference:
 
     model: str  # SHA-256 of the model that it was made for
     window: Annotated[int, Field(ge=2)]  # texts
-    false_alarms: Number  # share of the windows without drift in which any statistic is above its threshold
+    false_alarms: float  # share of the windows without drift in which any statistic is above its threshold
     axes: Axes
     sample: Sample
-    thresholds: dict[str, Number]
+    thresholds: dict[str, float]
 
 
 def principal_axes(embeddings: Floats) -> Axes:

@@ -5,15 +5,15 @@ nothing to change, as no link to remove, it returns the tweet as it is. Links an
 """
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import emoji
+import regex
 
 from tweets.text.cleaning import MENTION, URL
 
-KEPT = re.compile(f"({URL.pattern}|{MENTION.pattern})", re.IGNORECASE)
+KEPT = regex.compile(f"({URL.pattern}|{MENTION.pattern})", regex.IGNORECASE)
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a keyboard
 NEUTRAL_EMOJI = "📌"
 LINK = "https://t.co/Ab3dE5fGh1"
@@ -92,7 +92,7 @@ def join_words(share: float) -> Perturbation:
     """Return the perturbation that takes out a share of the spaces between words, one at least."""
 
     def changed(text: str, rng: random.Random) -> str:
-        spaces = [match.start() for match in re.finditer(r"(?<=\w) (?=\w)", text)]
+        spaces = [match.start() for match in regex.finditer(r"(?<=\w) (?=\w)", text)]
         kept = [match.span() for match in KEPT.finditer(text)]
         free = [place for place in spaces if not any(start - 1 <= place <= end for start, end in kept)]
         out = set(rng.sample(free, max(1, round(share * len(free))) if free else 0))
@@ -146,7 +146,7 @@ def put_before(what: str) -> Perturbation:
     return lambda text, _: f"{what} {text}"
 
 
-def replaced(pattern: re.Pattern[str], what: str) -> Perturbation:
+def replaced(pattern: regex.Pattern[str], what: str) -> Perturbation:
     """Return the perturbation that puts something in place of each match."""
     return lambda text, _: pattern.sub(what, text)
 

@@ -19,6 +19,11 @@ from tweets.text import token_arrays
 
 SPECIAL = ("bos_token", "cls_token", "eos_token", "mask_token", "pad_token", "sep_token", "unk_token")
 NEEDED = ("pad_token", "unk_token")
+# The families whose first token has the position after the padding's, so that their last positions are fewer.
+AFTER_PADDING = {
+    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +74,16 @@ def _special_tokens(folder: Path) -> dict[str, str] | None:
 
 def _positions(folder: Path) -> int | None:
     """Return how many tokens the encoder takes; None where its configuration does not say so itself."""
-    positions = _read(folder / "config.json").get("max_position_embeddings")
-    return positions if isinstance(positions, int) else None
+    config = _read(folder / "config.json")
+    positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
+    if not isinstance(positions, int) or (config.get("model_type") in AFTER_PADDING and not isinstance(padding, int)):
+        return None
+    return usable_positions(config.get("model_type"), positions, padding)
+
+
+def usable_positions(model_type: str | None, positions: int, padding: int | None) -> int:
+    """Return how many tokens an encoder takes that has so many positions: -1, any number, stays."""
+    return positions - (padding or 0) - 1 if positions > 0 and model_type in AFTER_PADDING else positions
 
 
 def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int, max_length: int) -> Loaded:
@@ -101,6 +114,7 @@ def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded
 
     tokenizer = pretrained.from_pretrained(AutoTokenizer, name, revision)
     config = pretrained.from_pretrained(AutoConfig, name, revision)
+    positions = getattr(config, "max_position_embeddings", -1)
     if tokenizer.is_fast:  # as in `_by_tokenizers`: neither is to be saved
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
@@ -109,7 +123,7 @@ def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded
         encode=token_arrays.backend(tokenizer, max_length),
         words=len(tokenizer) - len(tokenizer.all_special_tokens),
         pads=tokenizer.pad_token_id is not None,
-        positions=getattr(config, "max_position_embeddings", -1),
+        positions=usable_positions(config.model_type, positions, config.pad_token_id),
         tokens=tokenizer.convert_ids_to_tokens,
         save=tokenizer.save_pretrained,
     )

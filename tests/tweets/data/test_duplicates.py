@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import regex
 
 from tweets.data import duplicates
 from tweets.data.duplicates import RUN, groups, key, runs
@@ -21,14 +22,30 @@ LONG = "the quick brown fox jumps over the lazy dog near the river"
         ("MT @a @b i love #this", "i love this"),
         ("rt this please", "rt this please"),
         ("Don't, don’t & dont", "dont dont dont"),
-        ("Q&amp;A &lt;3", "q a 3"),
+        ("Q&amp;A &lt;3", "q a <3"),
         ("snake_case", "snake case"),
-        ("so good 😍", "so good"),
+        ("so good😍", "so good 😍"),
+        ("so good 😍 😍\ufe0f", "so good 😍 😍"),
+        ("👩\u200d🚀 👍🏽 🇩🇪", "👩 🚀 👍 🏽 🇩 🇪"),
+        ("great :)", "great :)"),
+        ("great :-( http://t.co/x", "great :-("),
+        ("Oh :D don't :'(", "oh :d dont :("),
+        ("Reasons:(a) at 10:30", "reasons a at 10 30"),
+        ("really?!?", "really ?"),
+        ("really...!", "really"),
+        ("down -5%, up +3", "down - 5 up + 3"),
+        ("C++ or C, 1-2", "c + + or c 1 2"),
         ("ÜBER Straße", "über straße"),
+        ("cafe\u0301 ＣＡＦＥ", "café cafe"),
+        ("मेरी बेटी!", "मेरी बेटी"),
+        ("@नीति मेरा बेटा", "मेरा बेटा"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("ไม่เป็นไร", "ไม่เป็นไร"),
+        ("真好@bob看这里https://t.co/x", "真好 看这里"),
         ("  spaced \n out ", "spaced out"),
     ],
 )
-def test_a_key_is_the_words_alone(text: str, expected: str) -> None:
+def test_a_key_is_what_the_tweet_says(text: str, expected: str) -> None:
     assert key(text) == expected
 
 
@@ -67,6 +84,50 @@ def test_short_tweets_share_a_group_only_when_they_are_equal() -> None:
 
 def test_a_short_tweet_inside_a_longer_one_is_of_another_group() -> None:
     assert grouped("the quick brown fox jumps", LONG) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("great 😍", "great 😡"),
+        ("great :)", "great :("),
+        ("great?", "great!"),
+        ("मेरा बेटा", "मेरी बेटी"),
+        ("ไม่เอา", "ไม่เอ้า"),
+        ("up +5", "up -5"),
+    ],
+)
+def test_short_tweets_that_differ_in_what_carries_the_label_are_not_copies(one: str, other: str) -> None:
+    assert key(one) != key(other)
+    assert grouped(one, other) == [0, 1]
+
+
+def test_emoji_between_the_words_do_not_hide_a_run() -> None:
+    assert grouped("a b c d e f 😍", "a b 😡 c d e f!") == [0, 0]
+
+
+HINDI = "सरकारी स्कूल इस साल किसी को पसंद नहीं आया"
+CHINESE = "我今天和妈妈一起去了北京的故宫博物院看展览"  # 21 characters
+THAI = "วันนี้ฉันไปกินข้าวกับเพื่อนที่ร้านอาหารใหม่"
+
+
+def test_a_run_has_six_words_where_a_script_marks_its_vowels() -> None:
+    assert grouped(HINDI, f"{HINDI[:30]}…", "सरकारी स्कूल इस साल किसी ने पसंद नहीं किया") == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("text", "run"), [(CHINESE, 12), (THAI, 20)])
+def test_where_words_have_no_spaces_a_run_is_of_characters_with_their_marks(text: str, run: int) -> None:
+    characters = regex.findall(r"\X", text)
+    enough, short = "".join(characters[2 : 2 + run]), "".join(characters[2 : 1 + run])
+    assert grouped(text, f"好 {enough} 1", f"x {short} 1", "不") == [0, 0, 1, 2]
+
+
+def test_spaces_and_punctuation_do_not_divide_a_run_of_characters() -> None:
+    assert grouped(f"{CHINESE[:9]}，{CHINESE[9:]}", f"{CHINESE[:14]} 1") == [0, 0]
+
+
+def test_words_beside_characters_count_as_words() -> None:
+    assert grouped("a b c d e f 好", "x a b c d e f", "好") == [0, 0, 1]
 
 
 def test_groups_join_in_chains() -> None:

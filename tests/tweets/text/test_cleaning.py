@@ -9,6 +9,7 @@ from typing import Any
 
 import emoji
 import pytest
+import regex
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from tweets.errors import UserError
@@ -51,7 +52,8 @@ NOTHING: dict[str, Any] = {
     "emoji": "keep",
     "whitespace": False,
 }
-OFF = dict.fromkeys(("lowercase", "numbers", "punctuation", "stopwords", "emoji", "lemmatise", "stem"), False)
+STEPS = ["emoji", "lemmatise", "lowercase", "numbers", "punctuation", "stem", "stopwords"]
+OFF = dict.fromkeys(STEPS, False)
 ALL_PARTS = "RT @bob: I &amp; you #NoThanks ’99\u200b https://t.co/x 😍  !"
 
 
@@ -207,9 +209,44 @@ def test_the_short_ways_give_what_the_plain_ones_give(seed: int) -> None:
         text = "".join(rng.choice((rng.choice(sequences), *rng.choices(parts, k=2))) for _ in range(rng.randint(1, 12)))
         assert remove_emoji(text) == emoji.replace_emoji(text, " ")
         assert replace_urls("http", text) == URL.sub("http", text)
-        assert MENTION.sub("@user", text) == re.sub(r"(?<!\w)@\w+", "@user", text)
+        name = r"(?<![\p{Latin}\p{N}_])@(?:[\p{Latin}\p{M}\p{Nd}_]+|\w+)"
+        assert MENTION.sub("@user", text) == regex.sub(name, "@user", text)
         assert only(text, whitespace=True) == re.sub(r"\s+", " ", text).strip()
         assert not INVISIBLE.search(repair_encoding(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("@नीति मेरी बेटी", "@user मेरी बेटी"),
+        ("@josé olé", "@user olé"),
+        ("@bob真的很好", "@user真的很好"),
+        ("真好@bob", "真好@user"),
+        ("看这里https://t.co/x", "看这里http"),
+        ("ดูที่www.example.com ดี", "ดูที่http ดี"),
+        ("josé@example.com", "josé@example.com"),
+    ],
+)
+def test_mentions_and_links_in_other_scripts(text: str, cleaned: str) -> None:
+    assert default(text) == cleaned
+
+
+@pytest.mark.parametrize("text", ["#धन्यवाद", "#ความสุข", "#العَرَبِيَّة", "#cafe\u0301"])
+def test_a_hashtag_keeps_its_marks(text: str) -> None:
+    assert only(f"x {text} y", hashtags="split") == f"x {text[1:]} y"
+    assert only(f"x {text} y", hashtags="remove") == "x   y"
+    assert only(f"❤\ufe0f{text}", hashtags="split") == f"❤\ufe0f{text[1:]}"
+
+
+@pytest.mark.parametrize("text", ["मेरी बेटी", "ไม่เป็นไร", "العَرَبِيَّة", "हिन्दी क\u200dष", "cafe\u0301"])
+def test_punctuation_goes_and_marks_stay(text: str) -> None:
+    [kept, emptied] = clean([f"“{text}”, !", "❤\ufe0f 👩\u200d🚀"], settings(NOTHING, punctuation=True))
+    assert kept.split() == text.split()
+    assert emptied.split() == []
+
+
+def test_words_with_marks_stay_whole_in_the_steps_by_word() -> None:
+    assert stepped("मेरी बेटी the #धन्यवाद", stopwords=True) == "मेरी बेटी #धन्यवाद"
 
 
 def test_ascii_and_words_in_other_letters_have_no_emoji() -> None:
@@ -346,7 +383,7 @@ def test_the_version_of_the_steps_changes_with_them() -> None:
     steps = {group: sorted(hints) for group, hints in (("normalise", NOTHING), ("clean", OFF))}
     assert dataclasses.asdict(settings(NOTHING)) == {"normalise": NOTHING, "clean": OFF}
     assert (cleaning.VERSION, steps) == (
-        1,
+        2,
         {
             "normalise": ["emoji", "encoding", "hashtags", "html", "mentions", "urls", "whitespace"],
             "clean": ["emoji", "lemmatise", "lowercase", "numbers", "punctuation", "stem", "stopwords"],
@@ -373,8 +410,8 @@ def test_a_step_of_newer_code_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         cleaning.load(path)
     assert str(raised.value) == (
-        f"{path}: clean.slang is no step of version 1, which this code has; version 7 wrote it: take the code of the"
-        " model's commit, or a later one"
+        f"{path}: clean.slang is no step of version {cleaning.VERSION}, which this code has; version 7 wrote it: take"
+        " the code of the model's commit, or a later one"
     )
 
 

@@ -1,0 +1,131 @@
+"""The source `csv`: anyone's tables, of every form and place that table_files.py knows."""
+
+import hashlib
+import re
+from typing import Annotated
+
+import fsspec
+import pandas as pd
+from pydantic import Field
+
+from tweets.data import raw_rows, table_files
+from tweets.data.dataset import TEST
+from tweets.data.places import Places
+from tweets.data.raw_rows import SPLIT_NAMES, Columns, Read
+from tweets.data.table_files import Dialect, Quoting, Table
+from tweets.errors import UserError, plural
+from tweets.params import Label, section
+
+FOLDERS = {"data", *SPLIT_NAMES}  # below the one that fetch.path names
+SHARD = re.compile(r"([a-z]+)(?:[-_.]\d+(?:-of-\d+)?)?\.")
+SUBMISSION = re.compile(r"submission\.[^/]*$", re.IGNORECASE)  # a form for answers, in Kaggle's folders
+
+
+@section
+class CsvColumns:
+    """How to read the source `csv`: the names of its columns, null for the ones that it does not have."""
+
+    text: str
+    label: str
+    id: str | None
+    confidence: str | None  # how sure the annotators were, in [0, 1]
+    split: str | None  # train, valid (or validation, val, dev) or test in each row
+    labels: list[Label] | None  # the labels, in the order of the classes; null: those found, sorted
+    encoding: str
+    separator: Annotated[str, Field(pattern='^(tab|[^"\r\n])$')] | None  # null: a comma, or a tab in .tsv
+    quoting: Quoting  # auto: CSV is quoted; TSV is plain, unless its header is in quotes
+    names: list[str] | None  # the names of the columns of a file without a header, in order
+
+    def dialect(self) -> Dialect:
+        """Return how the files are written."""
+        return Dialect(
+            encoding=self.encoding,
+            separator=self.separator,
+            quoting=self.quoting,
+            names=self.names,
+            setting="fetch.csv.{}={}",
+        )
+
+    def columns(self) -> Columns:
+        """Return which columns to read."""
+        return Columns(text=self.text, label=self.label, id=self.id, confidence=self.confidence, split=self.split)
+
+
+def table(path: str, settings: CsvColumns) -> Read:
+    """Return the rows of a table, or of a folder of tables.
+
+    `path` is local or any URL that fsspec opens. A folder holds either one table, or tables named for their split (or
+    in folders named for it): train, valid (validation, val, dev) and test. Raises UserError for everything that is
+    wrong with them.
+    """
+    files = table_files.find(path, "fetch.path", FOLDERS)
+    notes = [f"{_name(file, path)} is no split: left out" for file in files if SUBMISSION.search(_name(file, path))]
+    files = [file for file in files if len(files) == 1 or not SUBMISSION.search(_name(file, path))]
+    by_split = len(files) > 1
+    if by_split and settings.split:
+        raise UserError(
+            f"{path}: has a file for each split and fetch.csv.split = {settings.split!r}; it needs one of them"
+        )
+    splits = [_split_of(path, _name(file, path)) if by_split else None for file in files]
+    dialect, columns = settings.dialect(), settings.columns()
+    parts, places, hashes = [], Places(), {}
+    for file, split in zip(files, splits, strict=True):
+        name = _name(file, path)
+        read = table_files.read(file, dialect)
+        if split == TEST and columns.label not in read.frame.columns and set(splits) - {TEST}:
+            notes.append(f"{name} has no column {columns.label!r}: left out; test rows are taken from the others")
+            continue
+        if read.blank_lines:
+            notes.append(f"{name}: {plural(read.blank_lines, 'blank line')} left out")
+        part = raw_rows.select(read, columns, name)
+        if settings.quoting == "auto":
+            _check_for_merged_rows(part, read, columns, name)
+        parts.append(part.assign(split=split) if by_split else part)
+        places.add(name, len(part), read.lines)
+        hashes[name] = _sha256(file)
+    rows = pd.concat(parts, ignore_index=True)
+    if columns.id is None:  # several files may hold one split
+        rows["id"] = rows.groupby("split", dropna=False).cumcount().astype("str") if by_split else rows["id"]
+    labels = settings.labels or sorted(rows["label"].dropna().unique())
+    return Read(rows, labels, hashes, places, notes)
+
+
+def _name(file: str, folder: str) -> str:
+    """Return the name of a file below the folder that was asked for, or its own where that is the file."""
+    parts = re.split(r"[?#]", file)[0].split("/")
+    above = parts[-2] if len(parts) > 1 and parts[-2].lower() in FOLDERS else ""
+    return f"{above}/{parts[-1]}" if above and not folder.rstrip("/").endswith(f"/{above}") else parts[-1]
+
+
+def _split_of(folder: str, name: str) -> str:
+    """Return the split that `train.csv`, `train-00000-of-00002.parquet` or `train/0.csv` is named for."""
+    *folders, file = name.lower().split("/")
+    match = SHARD.match(file)
+    stem = match[1] if match else file
+    split = SPLIT_NAMES.get(stem) or next((SPLIT_NAMES[part] for part in folders if part in SPLIT_NAMES), None)
+    if split is None:
+        raise UserError(f"{folder}: found {name} among several files; it needs the names {', '.join(SPLIT_NAMES)}")
+    return split
+
+
+def _check_for_merged_rows(rows: pd.DataFrame, read: Table, columns: Columns, name: str) -> None:
+    """Raise UserError where a line within a text looks like a row: its quote was not meant to hide line breaks."""
+    if read.lines is None or read.separator is None:
+        return
+    several = rows["text"][rows["text"].str.contains("\n", regex=False, na=False)]
+    labels = set(read.frame[columns.label].dropna())
+    place = list(read.frame.columns).index(columns.label)
+    for number, text in zip(several.index.to_numpy(), several, strict=True):
+        for line in text.splitlines():
+            fields = line.split(read.separator)
+            if len(fields) == read.frame.shape[1] and fields[place].strip('"') in labels:
+                raise UserError(
+                    f"{name}: the quotes in line {read.lines[number]} open a text that holds whole rows, such as"
+                    f" {line[:60]!r}; close them, or, if quotes are part of the texts, set fetch.csv.quoting=plain"
+                    " (fetch.csv.quoting=quoted takes the text as it is)"
+                )
+
+
+def _sha256(file: str) -> str:
+    with fsspec.open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

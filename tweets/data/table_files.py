@@ -1,0 +1,303 @@
+"""Find and read the tables that people bring: CSV, TSV, JSON and Parquet; as files, folders, archives and URLs.
+
+No row is merged with another, and none is lost: where the text of a file can be read in two ways, it is refused.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tweets.errors import UserError, one_line, rows_at
+
+Quoting = Literal["auto", "quoted", "plain"]
+Kind = Literal["csv", "tsv", "json", "parquet"]
+
+KINDS: dict[str, Kind] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
+ARCHIVE = ".zip"
+NAMES = f"{', '.join(KINDS)}; each also with {', '.join(COMPRESSIONS)}, or alone in a {ARCHIVE}"
+SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # as -S takes them
+TAB = "tab"
+CHUNK = 50_000  # rows that are turned into columns at a time
+LONGEST = 1 << 24  # characters of a field; a quote that is never closed must not swallow a file of gigabytes
+DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # as programs write a text with quotes in it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a CSV or TSV file is written.
+
+    `quoting`: in a `quoted` file, quotes around a field hide separators and line breaks in it, and a doubled quote
+    stands for one (RFC 4180). In a `plain` file each line is a row, and quotes are letters like others. `auto`: CSV is
+    quoted; TSV is plain, unless its header is in quotes.
+    """
+
+    encoding: str = "utf-8"
+    separator: str | None = None  # None: a tab for TSV, else a comma
+    quoting: Quoting = "auto"
+    names: list[str] | None = None  # of the columns; None: the first line has them
+    setting: str | None = None  # how the user sets the above, such as `fetch.csv.{}={}`
+
+    def hint(self, name: str, value: str) -> str:
+        """Return what to type, or nothing where the user has no such setting."""
+        return f": {self.setting.format(name, value)}" if self.setting else ""
+
+
+class Table(NamedTuple):
+    """The rows of a file, as strings but for Parquet."""
+
+    frame: pd.DataFrame
+    lines: npt.NDArray[np.int64] | None  # (N,) the line that each row begins in, from 1; None for Parquet
+    blank_lines: int  # lines without anything, which are left out where there are several columns
+    separator: str | None = None
+
+    def at(self, wrong: pd.Series) -> str:
+        """Return where the marked rows are."""
+        numbers = np.flatnonzero(wrong)
+        return rows_at(numbers) if self.lines is None else rows_at(self.lines[numbers] - 1, "line")
+
+
+def kind(name: str) -> Kind | None:
+    """Return what a file is by its name, None for no table; upper case, compression and a URL's query do not matter."""
+    stem = re.split(r"[?#]", name)[0].lower()
+    stem = next((stem.removesuffix(end) for end in COMPRESSIONS if stem.endswith(end)), stem)
+    if stem.endswith(ARCHIVE):
+        return kind(stem.removesuffix(ARCHIVE)) or "csv"  # what is in it decides
+    return next((found for end, found in KINDS.items() if stem.endswith(end)), None)
+
+
+def find(path: str, named: str, folders: Iterable[str] = ()) -> list[str]:
+    """Return the tables at `path`, which `named` gave: itself, or those in the folder that it is, in order.
+
+    Those in its subfolders named in `folders` count as in it. Raises UserError where there is none.
+    """
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+        # Asked in this order because a file with links in it is a folder to fsspec's HTTP.
+        is_folder = not (kind(root) and fs.isfile(root)) and fs.isdir(root)
+        paths = sorted(_in_folder(fs, root, {*folders})) if is_folder else [root] if fs.exists(root) else None
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"{named} = {path}: cannot be read: {one_line(error)[:200]}") from None
+    if paths is None:
+        raise UserError(f"{named} = {path}: no such file or folder")
+    files = [file for file in paths if kind(file) and not file.rsplit("/", 1)[-1].startswith((".", "_"))]
+    if not files:
+        raise UserError(f"{named} = {path}: no table; the name of one ends in {NAMES}")
+    return [fs.unstrip_protocol(file) for file in files]
+
+
+def _in_folder(fs: Any, root: str, folders: set[str]) -> Iterator[str]:
+    for entry in fs.ls(root, detail=True):
+        if entry["type"] != "directory":
+            yield entry["name"]
+        elif entry["name"].rstrip("/").rsplit("/", 1)[-1].lower() in folders:
+            yield from _in_folder(fs, entry["name"], folders)
+
+
+def read(file: str, dialect: Dialect, *, keep_blank: bool = False) -> Table:
+    """Return the table in a file. With `keep_blank`, a line without anything is a row of empty cells.
+
+    Raises UserError when the file is empty, binary, in another encoding, ragged, or has quotes that do not match.
+    """
+    shown = file.removeprefix("file://").removeprefix(f"{Path.cwd()}/")
+    try:
+        with _open(file) as (stream, name):
+            what = kind(name)
+            if what == "parquet":
+                return Table(pd.read_parquet(stream).reset_index(drop=True), None, 0)
+            encoding = dialect.encoding
+            if codecs.lookup(encoding).name == "utf-8":
+                encoding = "utf-8-sig"  # which takes a byte order mark away
+            with io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+                if what == "json":
+                    return _json(text, shown)
+                return _delimited(text, shown, dialect, is_tsv=what == "tsv", keep_blank=keep_blank)
+    except UnicodeDecodeError:
+        line, byte = _undecodable(file, dialect.encoding)
+        hint = dialect.hint("encoding", "latin-1").replace(": ", ", or set ", 1)
+        raise UserError(f"{shown}: line {line}, byte {byte} is not {dialect.encoding}: save it as that{hint}") from None
+    except UserError:
+        raise
+    except (OSError, LookupError, ValueError, ImportError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{shown}: cannot be read as a table: {one_line(error)[:200]}") from None
+
+
+def read_one(path: str, named: str, dialect: Dialect) -> Table:
+    """Return the one table at `path`, with its blank lines. Raises UserError as `read` does, and for several tables."""
+    [file, *others] = find(path, named)
+    if others:
+        raise UserError(f"{path}: a folder of {len(others) + 1} tables; it needs one file")
+    return read(file, dialect, keep_blank=True)
+
+
+def columns_of(frame: pd.DataFrame) -> str:
+    """Return which columns a table has, for a message that one is missing."""
+    return f"it has: {', '.join(repr(str(name)) for name in frame.columns[:12])}"
+
+
+@contextmanager
+def _open(file: str) -> Iterator[tuple[IO[bytes], str]]:
+    """Yield the bytes of a table, decompressed, and its name: in an archive, that of the one table in it."""
+    name = re.split(r"[?#]", file)[0].lower()
+    compression = next((how for end, how in COMPRESSIONS.items() if name.endswith(end)), None)
+    with fsspec.open(file, "rb", compression=compression) as stream:
+        if not name.endswith(ARCHIVE):
+            yield stream, name
+            return
+        with zipfile.ZipFile(stream) as archive:
+            members = [
+                member
+                for member in archive.namelist()
+                if kind(member) and not member.rsplit("/", 1)[-1].startswith((".", "_"))
+            ]
+            if len(members) != 1:
+                listed = f"holds {', '.join(members[:6])}" if members else "holds no table"
+                raise UserError(f"{file}: {listed}; it needs one table: unpack it, and name the file or the folder")
+            with archive.open(members[0]) as inner:
+                yield inner, members[0]
+
+
+def _undecodable(file: str, encoding: str) -> tuple[int, int]:
+    """Return the first line that is not in the encoding, from 1, and the place of its first wrong byte, from 0."""
+    place = 0
+    with _open(file) as (stream, _):
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                return number, place + error.start
+            place += len(line)
+    return number, place  # of an encoding whose line breaks have several bytes
+
+
+def _delimited(text: IO[str], file: str, dialect: Dialect, *, is_tsv: bool, keep_blank: bool) -> Table:
+    first = next(text, None)
+    if first is None:
+        raise UserError(f"{file}: is empty; it needs a line with the names of the columns, and rows")
+    is_quoted = dialect.quoting == "quoted" or (dialect.quoting == "auto" and (not is_tsv or first.startswith('"')))
+    separator = "\t" if dialect.separator == TAB else dialect.separator or ("\t" if is_tsv else ",")
+    csv.field_size_limit(LONGEST)
+    quoting: Any = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
+    reader = csv.reader(chain([first], text), delimiter=separator, quoting=quoting, strict=True)
+    rows = _numbered(reader, file, dialect, is_quoted=is_quoted)
+    names = dialect.names or _header(next(rows)[1], file)
+    frames, lines, chunk, blank_lines = [], [], [], 0
+    for line, row in rows:
+        if row:
+            _check(file, dialect, line, row, len(names), separator, is_quoted=is_quoted)
+        else:
+            blank_lines += 1
+            if not keep_blank and len(names) > 1:
+                continue
+        lines.append(line)
+        chunk.append(row or [""] * len(names))
+        if len(chunk) == CHUNK:
+            frames.append(_columns(chunk, names))
+            chunk = []
+    frames.append(_columns(chunk, names))
+    return Table(pd.concat(frames, ignore_index=True), np.array(lines, np.int64), blank_lines, separator)
+
+
+def _numbered(reader: Any, file: str, dialect: Dialect, *, is_quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the line that it begins in. Raises UserError where quotes do not match."""
+    line = 1
+    try:
+        for row in reader:
+            yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        if not is_quoted:
+            raise UserError(f"{file}: line {line}: {one_line(error)}") from None
+        lines = f"line {line}" if reader.line_num <= line else f"lines {line} to {reader.line_num}"
+        raise UserError(
+            f"{file}: the quotes in {lines} do not match: a field in quotes ends with one, and doubles those in it. If"
+            f" quotes are part of the texts{dialect.hint('quoting', 'plain')}"
+        ) from None
+
+
+def _header(row: list[str], file: str) -> list[str]:
+    names = [name or f"Unnamed: {number}" for number, name in enumerate(row)]
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise UserError(f"{file}: column {twice!r} is in the header twice; rename one")
+    return names
+
+
+def _columns(rows: list[list[str]], names: list[str]) -> pd.DataFrame:
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    cells = (pd.array([cell or None for cell in column], dtype="str") for column in columns)
+    return pd.DataFrame(dict(zip(names, cells, strict=True)))
+
+
+def _check(
+    file: str, dialect: Dialect, line: int, row: list[str], columns: int, separator: str, *, is_quoted: bool
+) -> None:
+    """Raise UserError for a row with more or fewer fields than columns, and for quotes that may not be letters."""
+    if len(row) != columns:
+        whose = f"{len(dialect.names)} columns are named" if dialect.names else f"the header has {columns}"
+        found = f"{file}: line {line} has {len(row)} field{'s' * (len(row) > 1)}, {whose}"
+        if is_quoted:
+            what = repr(separator) if len(row) > columns else "a line break"
+            raise UserError(f"{found}; put quotes around a text that holds {what}")
+        if '"' in "".join(row):
+            hint = dialect.hint("quoting", "quoted")
+            raise UserError(f"{found}; if quotes hide separators or line breaks in this file{hint}")
+        raise UserError(f"{found}; a text in a file without quotes holds no separator and no line break")
+    if not is_quoted and dialect.quoting == "auto" and any(map(DOUBLED.fullmatch, row)):
+        raise UserError(
+            f"{file}: line {line} has a field in quotes, with doubled quotes in it: if the quotes are not part of the"
+            f" text{dialect.hint('quoting', 'quoted')}; if they are{dialect.hint('quoting', 'plain')}"
+        )
+
+
+def _json(text: IO[str], file: str) -> Table:
+    """Return the rows of a file with an object per line, or with one list of objects."""
+    content = text.read()
+    lines: list[int] | None = None
+    rows: list[Any] = []
+    try:
+        if content.lstrip().startswith("["):
+            rows = json.loads(content)
+        else:
+            numbered = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+            lines = [number for number, _ in numbered]
+            rows.extend(json.loads(line) for _, line in numbered)
+    except json.JSONDecodeError as error:
+        where = "" if lines is None else f"line {lines[len(rows)]}: "
+        raise UserError(f"{file}: {where}not JSON: {error}") from None
+    if not rows:
+        raise UserError(f"{file}: is empty; it needs a line of JSON for each row, or a list of objects")
+    wrong = next((number for number, row in enumerate(rows) if not isinstance(row, dict)), None)
+    if wrong is not None:
+        where = f"row {wrong + 1}" if lines is None else f"line {lines[wrong]}"
+        raise UserError(f"{file}: {where} is no JSON object; each row needs one, with the columns as its keys")
+    names = list(dict.fromkeys(chain.from_iterable(rows)))
+    frame = pd.DataFrame({name: pd.array([_cell(row.get(name)) for row in rows], dtype="str") for name in names})
+    return Table(frame, None if lines is None else np.array(lines, np.int64), 0)
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
