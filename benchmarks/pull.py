@@ -38,6 +38,7 @@ def main() -> None:
                 timed(source, "git", "clone", "-q", str(source), str(clone))
                 timed(clone, "dvc", "remote", "modify", "--local", "gcs", "endpointurl", url)
                 timed(clone, "dvc", "remote", "modify", "--local", "gcs", "allow_anonymous_login", "true")
+                timed(clone, "dvc", "remote", "default", "--local", "gcs")
                 pulls.append(timed(clone, "dvc", "pull")[0])
                 again.append(timed(clone, "dvc", "pull")[0])
                 pulled = size(clone / ".dvc/cache/files")

@@ -3,8 +3,9 @@
     python -m tools.gcs start
     python -m tools.gcs stop
 
-`start` runs fake-gcs-server on loopback, creates the bucket of the default remote in it, and points
-.dvc/config.local, which Git ignores, at it. Its objects stay in .cache/gcs/objects. `stop` undoes it.
+`start` runs fake-gcs-server on loopback, creates the bucket of the remote in .dvc/config in it, and lets
+.dvc/config.local, which Git ignores, point at it and make it the default remote. Its objects stay in
+.cache/gcs/objects. `stop` undoes it.
 """
 
 import socket
@@ -34,7 +35,7 @@ SETTINGS = ("endpointurl", "allow_anonymous_login")
 def start() -> str:
     """Start the server, unless it runs, and return its URL. Raises UserError when it does not come up."""
     with Repo() as repo:
-        name, bucket = default_remote(repo)
+        name, bucket = remote(repo)
         process, url = running() or launch()
         try:
             create_bucket(url, bucket)
@@ -44,6 +45,7 @@ def start() -> str:
         files.write_json(SERVER, {"pid": process.pid, "created": str(process.create_time()), "url": url})
         with repo.config.edit("local", validate=False) as config:
             config.setdefault("remote", {}).setdefault(name, {}).update(zip(SETTINGS, (url, True), strict=True))
+            config.setdefault("core", {})["remote"] = name
     return url
 
 
@@ -55,8 +57,11 @@ def stop() -> bool:
         process.terminate()
         process.wait(10)
     with Repo() as repo:
-        name, _ = default_remote(repo)
+        name, _ = remote(repo)
         with repo.config.edit("local", validate=False) as config:
+            config.get("core", {}).pop("remote", None)
+            if not config.get("core", True):
+                config.pop("core")
             remotes = config.get("remote", {})
             for setting in SETTINGS:
                 remotes.get(name, {}).pop(setting, None)
@@ -65,12 +70,12 @@ def stop() -> bool:
     return server is not None
 
 
-def default_remote(repo: Repo) -> tuple[str, str]:
-    """Return the name of the default remote and its bucket. Raises UserError unless it is a gs:// one."""
-    name = repo.config["core"].get("remote")
+def remote(repo: Repo) -> tuple[str, str]:
+    """Return the name and the bucket of the default remote, or else of the first. Raises UserError for no bucket."""
+    name = repo.config["core"].get("remote") or next(iter(repo.config["remote"]), "none")
     url = repo.config["remote"].get(name, {}).get("url", "")
     if not url.startswith("gs://"):
-        raise UserError(f".dvc/config: the default remote is {name!r} at {url!r}; this needs one at gs://bucket/prefix")
+        raise UserError(f".dvc/config: the remote is {name!r} at {url!r}; this needs one at gs://bucket/prefix")
     return name, urlsplit(url).netloc
 
 
@@ -156,10 +161,11 @@ def main() -> None:
             return
         url = start()
     with Repo() as repo:
-        name, bucket = default_remote(repo)
+        name, bucket = remote(repo)
     print(f"gcs: gs://{bucket} at {url}, objects in {FOLDER}; `make gcs-stop` ends it. In another clone:")
     print(f"  dvc remote modify --local {name} endpointurl {url}")
     print(f"  dvc remote modify --local {name} allow_anonymous_login true")
+    print(f"  dvc remote default --local {name}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,10 @@ class Remote:
         self.name = repo.config["core"].get("remote")
         self.settings: dict[str, Any] = repo.config["remote"].get(self.name, {})
         if not self.settings:
-            raise UserError(".dvc/config: no default remote; `dvc remote add -d NAME gs://bucket/prefix` names one")
+            raise UserError(
+                ".dvc/config: no default remote; `make gcs` starts a bucket on this machine,"
+                " `dvc remote modify gcs url gs://your-bucket/prefix && dvc remote default gcs` names your own"
+            )
         self.url = self.settings["url"]
         self._repo = repo
 

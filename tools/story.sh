@@ -62,6 +62,7 @@ say "b pulls: nothing is left to run"
 new_clone b
 b dvc remote modify --local gcs endpointurl "$(cd a && dvc config --local remote.gcs.endpointurl)"
 b dvc remote modify --local gcs allow_anonymous_login true
+b dvc remote default --local gcs
 b dvc pull
 b dvc status | tee b.status
 grep -q "up to date" b.status || fail "b is not up to date"

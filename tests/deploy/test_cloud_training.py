@@ -20,7 +20,7 @@ def test_what_a_job_makes_waits_in_the_bucket_for_whoever_reproduces_the_same(sh
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=shared, capture_output=True, check=True).stdout
     subprocess.run(["tar", "--extract"], cwd=job, input=archive, check=True)
     config = (shared / ".dvc/config.local").read_text()
-    (job / ".dvc/config.local").write_text(f"{config}[core]\n    no_scm = true\n")
+    (job / ".dvc/config.local").write_text(config.replace("[core]\n", "[core]\n    no_scm = true\n"))
     [pool] = yaml.safe_load((ROOT / "deploy/job.yaml").read_text())["workerPoolSpecs"]
     command = [*pool["containerSpec"]["command"], *pool["containerSpec"]["args"]]
     done = subprocess.run(command, cwd=job, env=ENVIRONMENT, capture_output=True, text=True, check=False)

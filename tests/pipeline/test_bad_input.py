@@ -20,7 +20,7 @@ import yaml
 
 from tests.support.clones import ENVIRONMENT, ROOT
 from tests.support.made_up import made_up_tweets, set_param, shrunk_params
-from tweets import command
+from tweets import command, files
 
 STAGES = ("fetch", "prepare", "featurize", "baseline", "train", "evaluate")
 OUTPUTS = ("data", "models", "metrics", "plots")
@@ -250,7 +250,7 @@ def test_a_param_that_is_unknown_mistyped_or_out_of_range_is_refused(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_param_that_is_missing_is_refused(here: Path, stage: str) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
+    params = files.read_yaml(Path("params.yaml"))
     name = min(params[stage])
     del params[stage][name]
     Path("params.yaml").write_text(yaml.safe_dump(params))

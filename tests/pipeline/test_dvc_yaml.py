@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from repository import declared
 from tests.support.clones import ROOT, STAGES, run
+from tweets import files
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 
@@ -58,7 +59,7 @@ def test_the_schema_is_that_of_the_code_and_takes_params_yaml() -> None:
 )
 def test_the_schema_refuses_what_a_stage_refuses(stage: str, key: str, value: Any) -> None:
     schema = json.loads((ROOT / "params.schema.json").read_text())
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = files.read_yaml(ROOT / "params.yaml")
     params[stage][key] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(params, schema)
@@ -86,7 +87,7 @@ def test_the_command_names_a_file_that_is_behind_and_writes_it(tmp_path: Path) -
 
 
 def test_params_yaml_has_these_sections_only() -> None:
-    assert sorted(yaml.safe_load((ROOT / "params.yaml").read_text())) == STAGES
+    assert sorted(files.read_yaml(ROOT / "params.yaml")) == STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -21,7 +21,6 @@ import psutil
 import pytest
 import requests
 import uvicorn
-import yaml
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from playwright.sync_api import Browser, expect
@@ -38,6 +37,7 @@ from serve.metrics import RequestMetrics
 from tests.support.browser import BROWSER_WAITS
 from tests.support.clones import ENVIRONMENT, MEASURED, ROOT, commit, run, wait_for
 from tests.support.serving import Running, serving
+from tweets import files
 from tweets.errors import UserError
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("runner")]  # they share a runner
@@ -115,7 +115,7 @@ def test_a_queue_outlives_its_process_and_a_file_that_is_none_is_refused(queue: 
         Queue(tmp_path / "junk.db", size=2)
 
 
-COMMITTED = yaml.safe_load((ROOT / "params.yaml").read_text())
+COMMITTED = files.read_yaml(ROOT / "params.yaml")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def reference(featurized: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def settings(**changes: Any) -> train.Train:
-    defaults = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    defaults = files.read_yaml(ROOT / "params.yaml")["train"]
     return params.build(train.Train, defaults | changes, "params.yaml: train")
 
 

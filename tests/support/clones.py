@@ -108,7 +108,8 @@ def empty_repository(folder: Path) -> None:
 def point_at(folder: Path, endpoint: str, prefix: str = "pipeline", **more: str) -> None:
     """Let the default remote of a clone be a folder of the bucket at an endpoint, with other settings."""
     settings = {"url": f"gs://{BUCKET}/{prefix}", "endpointurl": endpoint, "allow_anonymous_login": "true", **more}
-    lines = ["['remote \"gcs\"']", *[f"    {name} = {value}" for name, value in settings.items()], ""]
+    own = [f"    {name} = {value}" for name, value in settings.items()]
+    lines = ["[core]", "    remote = gcs", "['remote \"gcs\"']", *own, ""]
     (folder / ".dvc/config.local").write_text("\n".join(lines))
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from tests.support.clones import ROOT, run
+from tweets import files
 
 LABELS = ["negative", "neutral", "positive"]
 SIGNAL = {
@@ -92,13 +93,13 @@ def made_up_tweets(rows: int, labels: list[str] = LABELS, seed: int = 0) -> pd.D
 
 def default_cleaning() -> dict[str, Any]:
     """Return the cleaning settings of params.yaml, as they travel with a model."""
-    prepare = yaml.safe_load((ROOT / "params.yaml").read_text())["prepare"]
+    prepare = files.read_yaml(ROOT / "params.yaml")["prepare"]
     return {name: prepare[name] for name in ("normalise", "clean")}
 
 
 def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
     """Return params.yaml with only its sizes made small: the made-up tweets, the tiny encoder, a few steps."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params: dict[str, Any] = files.read_yaml(ROOT / "params.yaml")
     params["fetch"] |= {"source": "csv", "path": str(source)}
     params["fetch"]["csv"] |= {"id": "id", "confidence": "confidence"}
     params["featurize"] |= {"encoder": str(encoder), "max_length": 32}
@@ -113,13 +114,13 @@ def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
 def set_param(workspace: Path, key: str, value: Any) -> None:
     """Set one param, `section.name[.name]`, in the params.yaml of a workspace."""
     path = workspace / "params.yaml"
-    params = yaml.safe_load(path.read_text())
+    params = files.read_yaml(path)
     *parents, last = key.split(".")
     inner = params
     for parent in parents:
         inner = inner[parent]
     inner[last] = value
-    path.write_text(yaml.safe_dump(params))
+    files.write_yaml(path, params)
 
 
 def shrink(folder: Path, encoder: Path) -> None:

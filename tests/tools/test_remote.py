@@ -100,8 +100,24 @@ def test_no_bucket(clone: Path, bucket: str) -> None:
 
 
 def test_no_remote(clone: Path) -> None:
-    (clone / ".dvc/config").write_text("")
-    fails_in_one_line(remote(clone, "push"), "no default remote", "dvc remote add")
+    fails_in_one_line(remote(clone, "push"), "no default remote", "`make gcs`", "dvc remote default gcs`")
+
+
+def test_a_fresh_clone_asks_no_bucket_that_its_user_has_not_named(clone: Path) -> None:
+    """The remote of .dvc/config is an example: what DVC would ask of it goes to a listener on this machine here."""
+    fresh = clone.parent / "fresh"
+    run(clone, "git", "clone", "-q", ".", str(fresh))
+    shutil.copy(clone / "data/external/tweets.csv", fresh / "data/external")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        (fresh / ".dvc/config.local").write_text(f"['remote \"gcs\"']\n    endpointurl = {endpoint}\n")
+        run(fresh, "dvc", "status")
+        assert "missing-files" in run(fresh, "dvc", "pull", check=False).stderr
+        run(fresh, "dvc", "repro", "fetch")
+        run(fresh, "dvc", "exp", "run", "-S", "fetch.max_chars=9999", "fetch")
+        with pytest.raises(TimeoutError):
+            listener.accept()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +145,7 @@ def test_a_key_file_that_is_not_used_is_not_looked_at(shared: Path) -> None:
 
 
 def test_the_bucket_of_the_example_is_asked_nothing(clone: Path) -> None:
+    run(clone, "dvc", "remote", "default", "--local", "gcs")
     fails_in_one_line(remote(clone, "push"), "an example", "make gcs", "gs://your-bucket/prefix")
 
 

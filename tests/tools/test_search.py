@@ -25,6 +25,7 @@ from tests.support.made_up import set_param
 from tools.search import __main__ as search
 from tools.search import report as search_report
 from tools.search import space as search_space
+from tweets import files
 from tweets.errors import UserError
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("search")]  # they share a search
@@ -541,8 +542,8 @@ def test_dvc_reads_each_value_as_it_was(tmp_path: Path, value: Any) -> None:
 
     (tmp_path / "params.yaml").write_text("a:\n  b: 0\n")
     apply_overrides(tmp_path / "params.yaml", [f"a.b={isolated.override(value)}"])
-    found = yaml.safe_load((tmp_path / "params.yaml").read_text())["a"]["b"]
-    assert (float(found) if isinstance(value, float) else found) == value
+    found = files.read_yaml(tmp_path / "params.yaml")["a"]["b"]
+    assert found == value
 
 
 def test_local_paths_are_linked_and_none_may_lead_out(tmp_path: Path) -> None:

@@ -297,7 +297,9 @@ def test_a_remote_that_does_not_verify_what_is_pulled(shared: Path) -> None:
 
 
 def test_a_remote_that_keeps_no_md5_is_read(clone: Path, tmp_path: Path) -> None:
-    (clone / ".dvc/config.local").write_text(f"['remote \"gcs\"']\n    url = {tmp_path / 'remote'}\n")
+    (clone / ".dvc/config.local").write_text(
+        f"[core]\n    remote = gcs\n['remote \"gcs\"']\n    url = {tmp_path / 'remote'}\n"
+    )
     run(clone, "dvc", "push")
     assert in_remote(clone) == []
     [big] = sorted((tmp_path / "remote/files/md5").rglob("*"), key=lambda path: path.stat().st_size)[-1:]
