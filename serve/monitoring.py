@@ -179,6 +179,7 @@ class Monitoring:
         if not self.collection or not self._labels:
             return
         failed: OSError | None = None
+        done: list[tuple[Future[int | None], int | None]] = []
         for _ in range(len(self._labels)):
             asked = self._labels.popleft()
             if not asked.missing.set_running_or_notify_cancel():
@@ -186,11 +187,15 @@ class Monitoring:
             try:
                 if failed:
                     raise failed  # a file that is locked would take seconds for each
-                asked.missing.set_result(self.collection.label(asked.request, asked.truths))
+                done.append((asked.missing, self.collection.label(asked.request, asked.truths)))
             except OSError as error:
                 failed = error
                 asked.missing.set_exception(error)
-        self._tell_accuracy()
+        try:
+            self._tell_accuracy()
+        finally:  # last: whoever is answered finds the accuracy in the metrics
+            for missing, number in done:
+                missing.set_result(number)
 
     def _compare(self) -> None:
         window = self._window
