@@ -51,6 +51,22 @@ class Prepare:
     clean: ClassicSteps
 
 
+def pairs(merge_labels: list[Pair]) -> dict[str, str]:
+    """Return which label becomes which. Raises UserError for one that becomes two, and for a chain."""
+    merged: dict[str, str] = {}
+    for old, new in merge_labels:
+        if old in merged and merged[old] != new:
+            raise UserError(f"prepare.merge_labels: {old!r} becomes {merged[old]!r} and {new!r}; it needs one of them")
+        merged[old] = new
+    for old, new in merged.items():
+        if merged.get(new, new) != new:
+            raise UserError(
+                f"prepare.merge_labels: {old!r} becomes {new!r}, and that {merged[new]!r}; name for each label what it"
+                " is in the end"
+            )
+    return merged
+
+
 def choose(labels: list[str], merged: dict[str, str], dropped: list[str]) -> list[str]:
     """Return the labels that are left after merging some and dropping others, in their order.
 
@@ -283,7 +299,7 @@ def main() -> None:
     settings = params.load("prepare", Prepare)
     source = files.read_json(Path("data/raw/source.json"))
     cleaning = CleaningSettings(normalise=settings.normalise, clean=settings.clean)
-    merged = {old: new for old, new in settings.merge_labels}  # noqa: C416  mypy does not know that they are pairs
+    merged = pairs(settings.merge_labels)
     labels = choose(source["labels"], merged, settings.drop_labels)
     if not source["labels_are_given"]:
         check_variants(labels, source["rows"])

@@ -71,8 +71,11 @@ def texts(rows: pd.DataFrame, column: str, max_chars: int, source: str) -> list[
 def label(classifier: Classifier, rows: pd.DataFrame, texts: Sequence[str | None]) -> Iterator[pd.DataFrame]:
     """Yield the rows, a chunk at a time, with their predicted label and its probabilities behind their columns.
 
-    A row whose text is None stays in its place, without a label.
+    A row whose text is None stays in its place, without a label. Raises UserError for a column that is there already.
     """
+    taken = [f"p_{name}" for name in classifier.labels if f"p_{name}" in rows.columns]
+    if taken:
+        raise UserError(f"the input has a column {taken[0]!r} already; take it out or rename it")
     with track(total=len(rows), unit="tweets", desc="predict") as progress:
         for start in range(0, len(rows), CHUNK):
             chunk = rows.iloc[start : start + CHUNK]

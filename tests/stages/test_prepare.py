@@ -268,6 +268,24 @@ def test_merged_labels_keep_the_order_of_the_labels() -> None:
     assert prepare.choose(labels, merged, ["Neutral"]) == ["Negative", "Positive"]
 
 
+@pytest.mark.parametrize(
+    ("merge_labels", "message"),
+    [
+        ([["a", "b"], ["b", "c"]], "'a' becomes 'b', and that 'c'; name for each label what it is in the end"),
+        ([["a", "b"], ["b", "a"]], "'a' becomes 'b', and that 'a'; name for each label what it is in the end"),
+        ([["a", "b"], ["a", "c"]], "'a' becomes 'b' and 'c'; it needs one of them"),
+    ],
+)
+def test_merges_that_hang_together_are_refused(merge_labels: list[list[str]], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        prepare.pairs(merge_labels)
+    assert str(raised.value) == f"prepare.merge_labels: {message}"
+
+
+def test_merges_may_be_named_twice_and_a_label_stay() -> None:
+    assert prepare.pairs([["a", "b"], ["a", "b"], ["b", "b"], ["c", "b"]]) == {"a": "b", "b": "b", "c": "b"}
+
+
 BOTH = "prepare.merge_labels and prepare.drop_labels"
 
 

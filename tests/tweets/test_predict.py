@@ -383,6 +383,22 @@ def test_the_command_labels_what_is_piped_into_it(here: Path) -> None:
     assert read_table(here / "out.csv")["text"].tolist() == ["What a day!", "Wörst flight ever."]
 
 
+def test_a_probability_that_would_be_written_over_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "labelled.csv").write_text("text,p_negative\nWhat a day!,0.5\n")
+    (here / "out.csv").write_text("whole")
+    with pytest.raises(UserError, match=r"^the input has a column 'p_negative' already; take it out or rename it$"):
+        run(monkeypatch, "--input", "labelled.csv", "--output", "out.csv")
+    assert (here / "out.csv").read_text() == "whole"
+
+
+def test_a_file_whose_quotes_merge_rows_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "in.csv").write_text('id,text,name\n1,"open,x\n2,two,y\n3,end",z\n4,d,w\n')
+    with pytest.raises(UserError, match=r"^in\.csv: the quotes in line 2 open .*--quoting plain\. .*--quoting quoted$"):
+        run(monkeypatch, "--input", "in.csv")
+    run(monkeypatch, "--input", "in.csv", "--quoting", "plain", "--output", "out.csv")
+    assert read_table(here / "out.csv")["id"].tolist() == [1, 2, 3, 4]
+
+
 def test_a_column_that_would_be_written_over_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "labelled.csv").write_text("text,predicted\nWhat a day!,positive\n")
     with pytest.raises(UserError) as raised:

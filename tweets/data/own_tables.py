@@ -12,12 +12,12 @@ from tweets.data import raw_rows, table_files
 from tweets.data.dataset import TEST
 from tweets.data.places import Places
 from tweets.data.raw_rows import SPLIT_NAMES, Columns, Read
-from tweets.data.table_files import Dialect, Quoting, Table
+from tweets.data.table_files import Dialect, Quoting
 from tweets.errors import UserError, plural
 from tweets.params import Label, section
 
 FOLDERS = {"data", *SPLIT_NAMES}  # below the one that fetch.path names
-SHARD = re.compile(r"([a-z]+)(?:[-_.]\d+(?:-of-\d+)?)?\.")
+SHARD = re.compile(r"([a-z]+)(?P<shard>[-_.]\d+(?:-of-\d+)?)?\.(?:csv|tsv|jsonl|ndjson|json|parquet)\b")
 SUBMISSION = re.compile(r"submission\.[^/]*$", re.IGNORECASE)  # a form for answers, in Kaggle's folders
 
 
@@ -59,27 +59,30 @@ def table(path: str, settings: CsvColumns) -> Read:
     wrong with them.
     """
     files = table_files.find(path, "fetch.path", FOLDERS)
-    notes = [f"{_name(file, path)} is no split: left out" for file in files if SUBMISSION.search(_name(file, path))]
-    files = [file for file in files if len(files) == 1 or not SUBMISSION.search(_name(file, path))]
+    left_out = [file for file in files if len(files) > 1 and SUBMISSION.search(_name(file, path))]
+    files = [file for file in files if file not in left_out]
+    if not files:
+        raise UserError(
+            f"{path}: has forms for answers only, such as {_name(left_out[0], path)}; it needs tables with labels"
+        )
+    notes = [f"{_name(file, path)} is no split: left out" for file in left_out]
     by_split = len(files) > 1
     if by_split and settings.split:
         raise UserError(
             f"{path}: has a file for each split and fetch.csv.split = {settings.split!r}; it needs one of them"
         )
-    splits = [_split_of(path, _name(file, path)) if by_split else None for file in files]
+    splits = _splits_of(path, [_name(file, path) for file in files]) if by_split else [None]
     dialect, columns = settings.dialect(), settings.columns()
     parts, places, hashes = [], Places(), {}
     for file, split in zip(files, splits, strict=True):
         name = _name(file, path)
-        read = table_files.read(file, dialect)
+        read = table_files.read(file, dialect, label=columns.label)
         if split == TEST and columns.label not in read.frame.columns and set(splits) - {TEST}:
             notes.append(f"{name} has no column {columns.label!r}: left out; test rows are taken from the others")
             continue
         if read.blank_lines:
             notes.append(f"{name}: {plural(read.blank_lines, 'blank line')} left out")
         part = raw_rows.select(read, columns, name)
-        if settings.quoting == "auto":
-            _check_for_merged_rows(part, read, columns, name)
         parts.append(part.assign(split=split) if by_split else part)
         places.add(name, len(part), read.lines)
         hashes[name] = _sha256(file)
@@ -92,38 +95,32 @@ def table(path: str, settings: CsvColumns) -> Read:
 
 def _name(file: str, folder: str) -> str:
     """Return the name of a file below the folder that was asked for, or its own where that is the file."""
-    parts = re.split(r"[?#]", file)[0].split("/")
+    parts = table_files.without_query(file).split("/")
     above = parts[-2] if len(parts) > 1 and parts[-2].lower() in FOLDERS else ""
     return f"{above}/{parts[-1]}" if above and not folder.rstrip("/").endswith(f"/{above}") else parts[-1]
 
 
-def _split_of(folder: str, name: str) -> str:
-    """Return the split that `train.csv`, `train-00000-of-00002.parquet` or `train/0.csv` is named for."""
-    *folders, file = name.lower().split("/")
-    match = SHARD.match(file)
-    stem = match[1] if match else file
-    split = SPLIT_NAMES.get(stem) or next((SPLIT_NAMES[part] for part in folders if part in SPLIT_NAMES), None)
-    if split is None:
-        raise UserError(f"{folder}: found {name} among several files; it needs the names {', '.join(SPLIT_NAMES)}")
-    return split
+def _splits_of(folder: str, names: list[str]) -> list[str | None]:
+    """Return the split that each file is named for: `train.csv`, `train-00000-of-00002.parquet`, `train/0.csv`.
 
-
-def _check_for_merged_rows(rows: pd.DataFrame, read: Table, columns: Columns, name: str) -> None:
-    """Raise UserError where a line within a text looks like a row: its quote was not meant to hide line breaks."""
-    if read.lines is None or read.separator is None:
-        return
-    several = rows["text"][rows["text"].str.contains("\n", regex=False, na=False)]
-    labels = set(read.frame[columns.label].dropna())
-    place = list(read.frame.columns).index(columns.label)
-    for number, text in zip(several.index.to_numpy(), several, strict=True):
-        for line in text.splitlines():
-            fields = line.split(read.separator)
-            if len(fields) == read.frame.shape[1] and fields[place].strip('"') in labels:
-                raise UserError(
-                    f"{name}: the quotes in line {read.lines[number]} open a text that holds whole rows, such as"
-                    f" {line[:60]!r}; close them, or, if quotes are part of the texts, set fetch.csv.quoting=plain"
-                    " (fetch.csv.quoting=quoted takes the text as it is)"
-                )
+    Raises UserError for a name without a split, and for two files of a split that are not shards of it.
+    """
+    splits: list[str | None] = []
+    whole: dict[str, str] = {}  # the file that is a split by its own name, and no shard
+    for name in names:
+        *folders, file = name.lower().split("/")
+        match = SHARD.match(file)
+        own = SPLIT_NAMES.get(match[1]) if match else None
+        split = own or next((SPLIT_NAMES[part] for part in folders if part in SPLIT_NAMES), None)
+        if split is None:
+            raise UserError(f"{folder}: found {name} among several files; it needs the names {', '.join(SPLIT_NAMES)}")
+        if split in whole or (match and own and not match["shard"] and split in splits):
+            other = whole.get(split) or names[splits.index(split)]
+            raise UserError(f"{folder}: {other} and {name} are both {split}; it needs one of them, or numbered shards")
+        if match and own and not match["shard"] and not any(part in SPLIT_NAMES for part in folders):
+            whole[split] = name
+        splits.append(split)
+    return splits
 
 
 def _sha256(file: str) -> str:

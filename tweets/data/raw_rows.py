@@ -145,5 +145,6 @@ def _describe(cases: pd.DataFrame, places: Places) -> str:
     same = cases[(cases["column"] == first["column"]) & (cases["check"] == first["check"])]
     is_empty = first["check"] in ("not_nullable", "is empty")
     how = "is empty" if is_empty else f"{str(first['failure_case'])[:60]!r} {first['check']}"
-    hint = "; `-S fetch.empty=drop` leaves such rows out" if is_empty else ""
+    may_drop = is_empty and first["column"] in ("text", "label")
+    hint = "; `-S fetch.empty=drop` leaves such rows out" if may_drop else ""
     return f"{first['column']} {how} in {places.at(same['index'].astype(int))}{hint}"

@@ -7,12 +7,13 @@ import codecs
 import csv
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -40,8 +41,9 @@ NAMES = f"{', '.join(KINDS)}; each also with {', '.join(COMPRESSIONS)}, or alone
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # as -S takes them
 TAB = "tab"
 CHUNK = 50_000  # rows that are turned into columns at a time
+NUMBER = r"[-+]?\d+(?:[.,]\d+)*"
+FEW = 100  # values of a column that tell a row from another line
 LONGEST = 1 << 24  # characters of a field; a quote that is never closed must not swallow a file of gigabytes
-DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # as programs write a text with quotes in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,6 @@ class Table(NamedTuple):
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64] | None  # (N,) the line that each row begins in, from 1; None for Parquet
     blank_lines: int  # lines without anything, which are left out where there are several columns
-    separator: str | None = None
 
     def at(self, wrong: pd.Series) -> str:
         """Return where the marked rows are."""
@@ -80,11 +81,17 @@ class Table(NamedTuple):
 
 def kind(name: str) -> Kind | None:
     """Return what a file is by its name, None for no table; upper case, compression and a URL's query do not matter."""
-    stem = re.split(r"[?#]", name)[0].lower()
+    stem = without_query(name).lower()
     stem = next((stem.removesuffix(end) for end in COMPRESSIONS if stem.endswith(end)), stem)
     if stem.endswith(ARCHIVE):
         return kind(stem.removesuffix(ARCHIVE)) or "csv"  # what is in it decides
     return next((found for end, found in KINDS.items() if stem.endswith(end)), None)
+
+
+def without_query(name: str) -> str:
+    """Return a URL without its query and fragment; a local name may hold their signs."""
+    is_url = "://" in name and not name.startswith("file://")
+    return re.split(r"[?#]", name)[0] if is_url else name
 
 
 def find(path: str, named: str, folders: Iterable[str] = ()) -> list[str]:
@@ -109,33 +116,34 @@ def find(path: str, named: str, folders: Iterable[str] = ()) -> list[str]:
 
 def _in_folder(fs: Any, root: str, folders: set[str]) -> Iterator[str]:
     for entry in fs.ls(root, detail=True):
-        if entry["type"] != "directory":
+        if entry["type"] != "directory" and not (entry.get("islink") and fs.isdir(entry["name"])):
             yield entry["name"]
         elif entry["name"].rstrip("/").rsplit("/", 1)[-1].lower() in folders:
             yield from _in_folder(fs, entry["name"], folders)
 
 
-def read(file: str, dialect: Dialect, *, keep_blank: bool = False) -> Table:
+def read(file: str, dialect: Dialect, *, keep_blank: bool = False, label: str | None = None) -> Table:
     """Return the table in a file. With `keep_blank`, a line without anything is a row of empty cells.
 
-    Raises UserError when the file is empty, binary, in another encoding, ragged, or has quotes that do not match.
+    `label` is a column with few values, which help to tell rows from lines of a text. Raises UserError when the file is
+    empty, binary, in another encoding, ragged, or has quotes that do not match.
     """
     shown = file.removeprefix("file://").removeprefix(f"{Path.cwd()}/")
     try:
         with _open(file) as (stream, name):
             what = kind(name)
             if what == "parquet":
-                return Table(pd.read_parquet(stream).reset_index(drop=True), None, 0)
+                return Table(_parquet(stream), None, 0)
             encoding = dialect.encoding
             if codecs.lookup(encoding).name == "utf-8":
                 encoding = "utf-8-sig"  # which takes a byte order mark away
             with io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
                 if what == "json":
                     return _json(text, shown)
-                return _delimited(text, shown, dialect, is_tsv=what == "tsv", keep_blank=keep_blank)
+                return _delimited(text, shown, dialect, is_tsv=what == "tsv", keep_blank=keep_blank, label=label)
     except UnicodeDecodeError:
-        line, byte = _undecodable(file, dialect.encoding)
-        hint = dialect.hint("encoding", "latin-1").replace(": ", ", or set ", 1)
+        line, byte, other = _undecodable(file, dialect.encoding)
+        hint = dialect.hint("encoding", other).replace(": ", ", or set ", 1)
         raise UserError(f"{shown}: line {line}, byte {byte} is not {dialect.encoding}: save it as that{hint}") from None
     except UserError:
         raise
@@ -159,7 +167,7 @@ def columns_of(frame: pd.DataFrame) -> str:
 @contextmanager
 def _open(file: str) -> Iterator[tuple[IO[bytes], str]]:
     """Yield the bytes of a table, decompressed, and its name: in an archive, that of the one table in it."""
-    name = re.split(r"[?#]", file)[0].lower()
+    name = without_query(file).lower()
     compression = next((how for end, how in COMPRESSIONS.items() if name.endswith(end)), None)
     with fsspec.open(file, "rb", compression=compression) as stream:
         if not name.endswith(ARCHIVE):
@@ -178,20 +186,37 @@ def _open(file: str) -> Iterator[tuple[IO[bytes], str]]:
                 yield inner, members[0]
 
 
-def _undecodable(file: str, encoding: str) -> tuple[int, int]:
-    """Return the first line that is not in the encoding, from 1, and the place of its first wrong byte, from 0."""
-    place = 0
+def _undecodable(file: str, encoding: str) -> tuple[int, int, str]:
+    """Return the first line in another encoding, from 1, its first wrong byte, from 0, and what it may be in."""
+    place, other = 0, "latin-1"
     with _open(file) as (stream, _):
         for number, line in enumerate(stream, 1):
+            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and number == 1:
+                other = "utf-16"
             try:
                 line.decode(encoding)
             except UnicodeDecodeError as error:
-                return number, place + error.start
+                return number, place + error.start, other
             place += len(line)
-    return number, place  # of an encoding whose line breaks have several bytes
+    return number, place, other  # of an encoding whose line breaks have several bytes
 
 
-def _delimited(text: IO[str], file: str, dialect: Dialect, *, is_tsv: bool, keep_blank: bool) -> Table:
+def _parquet(stream: IO[bytes]) -> pd.DataFrame:
+    """Return a table with its types, whole numbers beside missing cells too, and bytes as the UTF-8 that they are."""
+    frame = pd.read_parquet(stream, dtype_backend="numpy_nullable").reset_index(drop=True)
+    for name in frame.columns:
+        if pd.api.types.infer_dtype(frame[name]) == "bytes":
+            try:
+                cells = [None if pd.isna(cell) else cell.decode() for cell in frame[name]]
+            except UnicodeDecodeError:
+                raise ValueError(f"column {name!r} has bytes that are not UTF-8") from None
+            frame[name] = pd.array(cells, dtype="str")
+    return frame
+
+
+def _delimited(
+    text: IO[str], file: str, dialect: Dialect, *, is_tsv: bool, keep_blank: bool, label: str | None
+) -> Table:
     first = next(text, None)
     if first is None:
         raise UserError(f"{file}: is empty; it needs a line with the names of the columns, and rows")
@@ -199,24 +224,85 @@ def _delimited(text: IO[str], file: str, dialect: Dialect, *, is_tsv: bool, keep
     separator = "\t" if dialect.separator == TAB else dialect.separator or ("\t" if is_tsv else ",")
     csv.field_size_limit(LONGEST)
     quoting: Any = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
-    reader = csv.reader(chain([first], text), delimiter=separator, quoting=quoting, strict=True)
+    record: list[str] = []  # the lines of a row
+    reader = csv.reader(_noted(chain([first], text), record), delimiter=separator, quoting=quoting, strict=True)
     rows = _numbered(reader, file, dialect, is_quoted=is_quoted)
-    names = dialect.names or _header(next(rows)[1], file)
-    frames, lines, chunk, blank_lines = [], [], [], 0
+    names = dialect.names
+    if names is None:
+        names = _header(next(rows)[1], file)
+        record.clear()
+    frames: list[pd.DataFrame] = []
+    chunk: list[list[str]] = []
+    lines: list[int] = []
+    blank_lines = 0
+    suspects: list[Record] = []
     for line, row in rows:
         if row:
             _check(file, dialect, line, row, len(names), separator, is_quoted=is_quoted)
+            if len(record) > 1 and dialect.quoting == "auto":
+                fields = [physical.rstrip("\r\n").split(separator) for physical in record if physical.strip()]
+                if all(len(each) == len(names) for each in fields):
+                    suspects.append(Record(len(lines), line, fields))
         else:
             blank_lines += 1
             if not keep_blank and len(names) > 1:
+                record.clear()
                 continue
+        record.clear()
         lines.append(line)
         chunk.append(row or [""] * len(names))
         if len(chunk) == CHUNK:
             frames.append(_columns(chunk, names))
             chunk = []
     frames.append(_columns(chunk, names))
-    return Table(pd.concat(frames, ignore_index=True), np.array(lines, np.int64), blank_lines, separator)
+    frame = pd.concat(frames, ignore_index=True)
+    if suspects and len(names) > 1:
+        _check_records(file, dialect, frame, suspects, label)
+    return Table(frame, np.array(lines, np.int64), blank_lines)
+
+
+class Record(NamedTuple):
+    """A row of several lines, each of which has as many fields as there are columns."""
+
+    number: int  # of the row, from 0
+    line: int  # that it begins in, from 1
+    fields: list[list[str]]  # of each line, as if it had no quotes
+
+
+def _noted(lines: Iterable[str], record: list[str]) -> Iterator[str]:
+    """Yield the lines, and note each in `record`."""
+    for line in lines:
+        record.append(line)
+        yield line
+
+
+def _check_records(file: str, dialect: Dialect, frame: pd.DataFrame, suspects: list[Record], label: str | None) -> None:
+    """Raise UserError for a row whose every line looks like a row: its quotes were not meant to hide line breaks.
+
+    A line does where each of its fields is a number in a column of numbers, and one of the known values in a column of
+    few. Without such columns nothing is known of what a row looks like.
+    """
+    others = frame.drop(index=[record.number for record in suspects])
+    numbers, known = set(), {}
+    for place, name in enumerate(frame.columns):
+        values = others[name].dropna()
+        if len(values) and values.str.fullmatch(NUMBER).all():
+            numbers.add(place)
+        elif name == label or values.nunique() <= min(FEW, len(values) / 10):
+            known[place] = set(frame[name].dropna())
+    if not numbers and not known:
+        return
+    for record in suspects:
+        rows = [[field.strip('"') for field in fields] for fields in record.fields]
+        if all(re.fullmatch(NUMBER, row[place]) for row in rows for place in numbers) and all(
+            row[place] in values for row in rows for place, values in known.items()
+        ):
+            example = ",".join(record.fields[0])[:50]
+            raise UserError(
+                f"{file}: the quotes in line {record.line} open a field that holds whole rows, from {example!r} on;"
+                f" close them, or, if quotes are part of the texts{dialect.hint('quoting', 'plain')}. If the field is"
+                f" as it should be{dialect.hint('quoting', 'quoted')}"
+            )
 
 
 def _numbered(reader: Any, file: str, dialect: Dialect, *, is_quoted: bool) -> Iterator[tuple[int, list[str]]]:
@@ -237,11 +323,18 @@ def _numbered(reader: Any, file: str, dialect: Dialect, *, is_quoted: bool) -> I
 
 
 def _header(row: list[str], file: str) -> list[str]:
-    names = [name or f"Unnamed: {number}" for number, name in enumerate(row)]
+    given = set(row)
+    names = [name or next(n for n in _names_for(number) if n not in given) for number, name in enumerate(row)]
     twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if twice is not None:
         raise UserError(f"{file}: column {twice!r} is in the header twice; rename one")
     return names
+
+
+def _names_for(number: int) -> Iterator[str]:
+    """Yield names for a column without one: pandas' own first."""
+    yield f"Unnamed: {number}"
+    yield from (f"Unnamed: {number}.{again}" for again in count(1))
 
 
 def _columns(rows: list[list[str]], names: list[str]) -> pd.DataFrame:
@@ -264,11 +357,17 @@ def _check(
             hint = dialect.hint("quoting", "quoted")
             raise UserError(f"{found}; if quotes hide separators or line breaks in this file{hint}")
         raise UserError(f"{found}; a text in a file without quotes holds no separator and no line break")
-    if not is_quoted and dialect.quoting == "auto" and any(map(DOUBLED.fullmatch, row)):
+    if not is_quoted and dialect.quoting == "auto" and any(map(_has_doubled_quotes, row)):
         raise UserError(
             f"{file}: line {line} has a field in quotes, with doubled quotes in it: if the quotes are not part of the"
             f" text{dialect.hint('quoting', 'quoted')}; if they are{dialect.hint('quoting', 'plain')}"
         )
+
+
+def _has_doubled_quotes(field: str) -> bool:
+    """Tell whether a field is in quotes, and its quotes are doubled: as programs write a text with quotes in it."""
+    inner = field[1:-1]
+    return len(field) > 2 and field[0] == field[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _json(text: IO[str], file: str) -> Table:
@@ -292,12 +391,19 @@ def _json(text: IO[str], file: str) -> Table:
     if wrong is not None:
         where = f"row {wrong + 1}" if lines is None else f"line {lines[wrong]}"
         raise UserError(f"{file}: {where} is no JSON object; each row needs one, with the columns as its keys")
+    if (
+        lines is not None
+        and len(rows) == 1
+        and len(rows[0]) > 1
+        and all(isinstance(each, dict) for each in rows[0].values())
+    ):
+        raise UserError(f"{file}: is one object of columns; write an object per row: orient='records', lines=True")
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     frame = pd.DataFrame({name: pd.array([_cell(row.get(name)) for row in rows], dtype="str") for name in names})
     return Table(frame, None if lines is None else np.array(lines, np.int64), 0)
 
 
 def _cell(value: Any) -> str | None:
-    if value is None or value == "":
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

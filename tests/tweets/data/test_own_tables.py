@@ -246,15 +246,41 @@ def test_quotes_that_do_not_match_merge_no_rows(tmp_path: Path, content: str, li
     assert len(rows_at(path, quoting="plain")) == content.count("\n")
 
 
-def test_a_text_that_holds_whole_rows_is_refused_unless_told(tmp_path: Path) -> None:
-    """Two texts with one quote each: RFC 4180 makes one text of all between them."""
-    path = write(tmp_path / "t.csv", 'text,label\n"never closed,a\nfine,b\n so he said",a\nfine,b\n')
-    assert refusal(path) == (
-        "t.csv: the quotes in line 2 open a text that holds whole rows, such as 'never closed,a'; close them, or, if"
-        " quotes are part of the texts, set fetch.csv.quoting=plain (fetch.csv.quoting=quoted takes the text as it is)"
+@pytest.mark.parametrize(
+    ("content", "line", "rows"),
+    [
+        ('text,label\n"never closed,a\nfine,b\n so he said",a\nfine,b\n', 2, 4),
+        ('id,text,label\n1,"quote start,neg\n2,foo bar",pos\n3,x,pos\n4,y,neg\n', 2, 4),
+        ('id,place,text,label\n0,d,x,pos\n1,"NYC,a,neg\n2,x,b,pos\n3,LA",c,pos\n4,y,d,neg\n', 3, 5),
+        ('label,text\rneg,"open\rpos,two\rneg,end"\rpos,x\r', 2, 4),
+    ],
+)
+def test_a_field_that_holds_whole_rows_is_refused_unless_told(
+    tmp_path: Path, content: str, line: int, rows: int
+) -> None:
+    """Two fields with one quote each: RFC 4180 makes one field of all between them."""
+    path = write(tmp_path / "t.csv", content)
+    message = refusal(path)
+    assert message.startswith(f"{path}: the quotes in line {line} open a field that holds whole rows, from ")
+    assert message.endswith(
+        " on; close them, or, if quotes are part of the texts: fetch.csv.quoting=plain. If the field is as it should"
+        " be: fetch.csv.quoting=quoted"
     )
-    assert len(rows_at(path, quoting="quoted")) == 2
-    assert len(rows_at(path, quoting="plain")) == 4
+    assert len(rows_at(path, quoting="quoted")) < rows
+    assert len(rows_at(path, quoting="plain")) == rows
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'label,text\nneutral,"My mood\nneutral, I guess\nbye"\npos,x\n',
+        'text,label\n"scores:\n3,1\n2,0",1\nx,0\n',
+        'id,text,label\n1,"Hello\nworld, yes, no",a\n2,x,b\n',
+        'text,label\n"well, a\nb",a\nx,b\n',
+    ],
+)
+def test_lines_of_a_text_that_only_look_like_rows_are_taken(tmp_path: Path, content: str) -> None:
+    assert len(rows_at(write(tmp_path / "t.csv", content))) == 2
 
 
 def test_a_text_of_several_lines_is_one_text(tmp_path: Path) -> None:
@@ -330,12 +356,14 @@ def test_names_with_spaces_are_shown_in_quotes(tmp_path: Path) -> None:
 
 def test_values_of_json_are_told_from_texts(tmp_path: Path) -> None:
     lines = [{"text": "007", "label": 1}, {"text": "é\u2028", "label": True}, {"label": None, "text": "x", "more": [1]}]
+    lines.append({"text": float("nan"), "label": float("nan")})
     content = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     read = own_tables.table(str(write(tmp_path / "t.jsonl", content)), columns())
     assert read.rows[["text", "label"]].fillna("none").to_numpy().tolist() == [
         ["007", "1"],
         ["é\u2028", "true"],
         ["x", "none"],
+        ["none", "none"],
     ]
     assert read.places.at([1]) == "t.jsonl, line 3"
 
@@ -348,6 +376,10 @@ def test_values_of_json_are_told_from_texts(tmp_path: Path) -> None:
         ('{"text": "a", "label": "b"}\n3\n', "line 2 is no JSON object"),
         ("[", "not JSON: "),
         (" \n", "is empty; it needs a line of JSON for each row, or a list of objects"),
+        (
+            '{"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}',
+            "is one object of columns; write an",
+        ),
         ('{"data": [{"text": "a"}]}', "no column 'text', 'label'; it has: 'data'; name yours in fetch.csv"),
     ],
 )
@@ -375,6 +407,38 @@ def test_a_compressed_table_is_read(tmp_path: Path, name: str) -> None:
     read = own_tables.table(str(path), columns())
     assert brief(read.rows) == ROWS
     assert read.hashes == {name: files.sha256(path)}
+
+
+def test_whole_numbers_and_bytes_in_parquet_are_read_as_they_are(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": [b"caf\xc3\xa9", b"x", None], "label": pd.array([0, 1, None], dtype="Int64")})
+    frame["id"] = pd.array([1234567890123456789, None, 3], dtype="Int64")
+    frame.to_parquet(tmp_path / "t.parquet")
+    rows = rows_at(tmp_path / "t.parquet", id="id")
+    assert rows[["text", "label"]].fillna("none").to_numpy().tolist() == [["café", "0"], ["x", "1"], ["none", "none"]]
+    assert rows["id"].fillna("none").tolist() == ["1234567890123456789", "none", "3"]
+    pd.DataFrame({"text": [b"caf\xe9"], "label": ["a"]}).to_parquet(tmp_path / "latin.parquet")
+    assert "latin.parquet: cannot be read as a table: column 'text' has bytes that are not UTF-8" in refusal(
+        tmp_path / "latin.parquet"
+    )
+
+
+def test_a_column_without_a_name_gets_one_that_is_free(tmp_path: Path) -> None:
+    """As pandas gives them, and again in what it has read from there."""
+    write(tmp_path / "t.csv", ",Unnamed: 0,text,label\n0,0,one,a\n1,1,two,b\n")
+    assert brief(rows_at(tmp_path / "t.csv")) == [("0", "one", "a"), ("1", "two", "b")]
+
+
+@pytest.mark.parametrize("name", ["my#tweets.csv", "why?.csv", "c#/tweets.csv"])
+def test_the_signs_of_urls_may_be_in_local_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    TABLE.to_csv(tmp_path / name, index=False)
+    assert brief(rows_at(tmp_path / name)) == ROWS
+
+
+def test_a_file_of_excels_unicode_text_is_told_by_its_mark(tmp_path: Path) -> None:
+    TABLE.to_csv(tmp_path / "t.csv", index=False, encoding="utf-16")
+    assert refusal(tmp_path / "t.csv").endswith("is not utf-8: save it as that, or set fetch.csv.encoding=utf-16")
+    assert brief(rows_at(tmp_path / "t.csv", encoding="utf-16")) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -430,6 +494,42 @@ def test_a_folder_of_kaggles_with_a_form_for_answers_and_a_test_file_without_lab
         "sample_submission.csv is no split: left out",
         "test.csv has no column 'label': left out; test rows are taken from the others",
     ]
+
+
+def test_forms_for_answers_alone_are_refused(tmp_path: Path) -> None:
+    for name in ("sample_submission.csv", "submission.csv"):
+        TABLE.to_csv(tmp_path / name, index=False)
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: has forms for answers only, such as sample_submission.csv; it needs tables with labels"
+    )
+    (tmp_path / "submission.csv").unlink()
+    read = own_tables.table(str(tmp_path), columns())
+    assert brief(read.rows) == ROWS
+    assert read.notes == []
+
+
+def test_a_folder_for_a_split_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    TABLE.to_csv(tmp_path / "real/rows.csv", index=False)
+    (tmp_path / "set").mkdir()
+    TABLE.to_csv(tmp_path / "set/train.csv", index=False)
+    (tmp_path / "set/dev").symlink_to(tmp_path / "real")
+    assert rows_at(tmp_path / "set")["split"].tolist() == ["valid"] * 3 + ["train"] * 3
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train.csv", "train.old.csv"], "found train.old.csv among several files"),
+        (["train.csv", "train.csv.gz"], "train.csv and train.csv.gz are both train"),
+        (["train.csv", "train/0.csv"], "train.csv and train/0.csv are both train"),
+    ],
+)
+def test_two_files_for_a_split_that_are_no_shards_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        TABLE.to_csv(tmp_path / name, index=False)
+    assert message in refusal(tmp_path)
 
 
 # Elsewhere than in a local folder
