@@ -136,6 +136,7 @@ COMMITTED = files.read_yaml(ROOT / "params.yaml")
         ({"featurize.encoder": "someone/else"}, f"featurize.encoder: {overrides.CLOSED}"),
         ({"featurize.revision": "0" * 40}, f"featurize.revision: {overrides.CLOSED}"),
         ({"prepare.merge_labels": [["a", "b"]]}, f"prepare.merge_labels: {overrides.CLOSED}"),
+        ({"train.lr": "3e-5"}, "train.lr = '3e-5': should be a valid number"),
     ],
 )
 def test_params_that_are_wrong_or_closed_are_named(params: dict[str, Any], message: str) -> None:
@@ -145,8 +146,8 @@ def test_params_that_are_wrong_or_closed_are_named(params: dict[str, Any], messa
 
 
 def test_params_are_read_as_their_stages_read_them() -> None:
-    given = {"train.lr": "3e-5", "train.dropout": 0, "baseline.word_ngrams": [1, 3], "prepare.clean.stem": True}
-    assert overrides.checked(COMMITTED, given) == {**given, "train.lr": 3e-5, "train.dropout": 0.0}
+    given = {"train.lr": 3e-5, "train.dropout": 0, "baseline.word_ngrams": [1, 3], "prepare.clean.stem": True}
+    assert overrides.checked(COMMITTED, given) == {**given, "train.dropout": 0.0}
 
 
 def test_no_param_that_can_be_changed_holds_text_of_the_clients() -> None:
@@ -157,6 +158,7 @@ def test_no_param_that_can_be_changed_holds_text_of_the_clients() -> None:
     assert closed == {
         *(key for key in kinds if key.startswith("fetch.")),
         "prepare.merge_labels",
+        "prepare.drop_labels",
         "featurize.encoder",
         "featurize.revision",
     }

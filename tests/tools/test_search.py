@@ -429,10 +429,10 @@ def test_a_space_that_cannot_be_searched_is_one_line(workspace: Path, space: dic
 @pytest.mark.usefixtures("workspace")
 def test_a_space_is_read_with_the_types_of_its_params() -> None:
     space = {
-        "train.lr": {"low": "2e-5", "high": 1, "log": True},
+        "train.lr": {"low": 2e-5, "high": 1, "log": True},
         "train.epochs": {"low": 2, "high": 6, "step": 2},
         "train.warmup": {"low": 0, "high": 0.3, "step": 0.1},
-        "train.weight_decay": ["1e-2", 0],
+        "train.weight_decay": [0.01, 0],
         "prepare.clean.stem": [True, False],
     }
     found = search_space.distributions(FILE, space)
