@@ -57,9 +57,8 @@ class ServiceSettings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     # `10.0.0.0/8,::1`: their X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix count.
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
-    root_path: Annotated[str, Field(pattern=f"^({PREFIXES})?$")] = (
-        ""  # `/tweets`, where a proxy takes that off the path
-    )
+    # `/tweets`: where a proxy strips that from the path.
+    root_path: Annotated[str, Field(pattern=f"^({PREFIXES})?$")] = ""
 
     threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, at most

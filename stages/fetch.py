@@ -45,12 +45,12 @@ def fetch(settings: Fetch) -> tuple[Read, dict[str, Any]]:
     dropped = int(blank.sum()) if settings.empty == "drop" else 0
     if dropped:
         read = dataclasses.replace(read, rows=read.rows[~blank])
-    raw_rows.check(read, settings.max_chars)  # before the rows are numbered anew: it names rows of the source
+    raw_rows.check(read, settings.max_chars)  # before the rows are renumbered: its messages name rows of the source
     facts = {
         "source": settings.source,
         "labels": read.labels,
         "rows": read.rows["label"].value_counts().to_dict(),
-        "labels_are_given": settings.csv.labels is not None or settings.source != "csv",
+        "labels_are_given": settings.csv.labels is not None,
         "sha256": read.hashes,
         "dropped_empty": dropped,
         "broken_encoding": source.broken_encoding,

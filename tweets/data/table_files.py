@@ -166,7 +166,7 @@ def columns_of(frame: pd.DataFrame) -> str:
 
 @contextmanager
 def _open(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """Yield the bytes of a table, decompressed, and its name: in an archive, that of the one table in it."""
+    """Yield the decompressed bytes of a table and its name. An archive must hold one table, which is then read."""
     name = without_query(file).lower()
     compression = next((how for end, how in COMPRESSIONS.items() if name.endswith(end)), None)
     with fsspec.open(file, "rb", compression=compression) as stream:
