@@ -1,7 +1,7 @@
 """Find tweets that say the same, so that none of them is both learned from and tested on.
 
 Two levels. A *key* is what a tweet says: copies that differ in links, mentions, case, spacing or decorating punctuation
-share it. Emoji, emoticons, question marks and the signs of numbers are part of it, since they can decide the label.
+share it. Emoji, emoticons, question marks and the signs of mathematics are part of it: they can decide the label.
 A *group* joins keys that share a run of RUN words anywhere: retweets cut short, quotes with a comment before them.
 Both come from the raw text only, by fixed rules that no param changes.
 
@@ -12,7 +12,6 @@ Keys and runs are compared by hashes of 64 bits, so that millions of tweets fit 
 chance that any two that differ have the same hash is 4e-7; among 45 million runs it is 6e-5, and would join two groups.
 """
 
-import html
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -25,26 +24,31 @@ import regex
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tweets.text.cleaning import MENTION, replace_urls
+from tweets.text.cleaning import MENTION, replace_urls, unescape_html
 
 RUN = 6
 RETWEET = regex.compile(r"(?<![\p{Latin}\p{N}_])(?:rt|mt|via)\b(?=:?\s*@)", regex.IGNORECASE)
-EMOTICON = r"""
-    (?<!\w) (?: [<>]? [:;=] [-o^*]? (?: [()\[\]{}/\\|@*]+ | [dpox3]+ (?!\w))  # :-) ;P =D
-              | [()\[\]{}\\|@*]+ [-o^*]? [:;=] (?!\w)                      # (-:
-              | <[/\\]?3+ (?!\w) | [-^>;t] _+ [-^<;t] (?!\w) | \^\^ )      # <3 </3 -_- ^_^ ^^
+LATIN = r"[\p{Latin}\p{N}_]"  # a word of another script may touch what follows it
+EMOTICON = rf"""
+    (?: [<>]? [:;=] [-o^*]? [()\[\]{{}}/\\|@*]+  # :-) ;( =/
+      | (?<!{LATIN}) [<>]? [:;=] [-o^*]? [dpox3]+ (?!{LATIN})  # :D ;P :3
+      | (?<!\w) [()\[\]{{}}\\|@*]{{1,9}} [-o^*]? [:;=] (?!\w)  # (-:
+      | <[/\\]?3+ (?!{LATIN})  # <3 </3
+      | (?<!{LATIN}) [-^>;t] _+ [-^<;t] (?!{LATIN}) | \^\^ )  # -_- ^_^ ^^
 """
 TOKEN = regex.compile(
     rf"""
     {EMOTICON}
     | [\p{{So}}\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}] [\U000e0020-\U000e007f]*  # emoji, and the tags of flags
     | [\p{{L}}\p{{M}}\p{{N}}]+
-    | \? (?! [?!]* \?)  # the last one of several
-    | \+ | (?<! \w) [-−] (?= [.,]? \d)  # C++, +1, -5
+    | \?
+    | (?<! \w) [-−] (?= [.,]? \d)  # -5
+    | (?! [|~=]) \p{{Sm}}  # C++, +5, arrows, < and ≠
     """,
     regex.VERBOSE,
 )
-IGNORED = regex.compile(r"['’]|[\p{Cf}\ufe0e\ufe0f](?<![\U000e0020-\U000e007f])")
+QUESTION = regex.compile(r"[!?؟՞፧⸮]+|(?<=\p{Greek});")
+IGNORED = regex.compile(r"['’‘ʼ`]|[\p{Cf}\ufe0e\ufe0f](?<![\U000e0020-\U000e007f])")
 UNSPACED = regex.compile(
     r"(?P<han>(?:[\p{Han}\p{Hiragana}\p{Katakana}ー]\p{M}*\ ?)+)"
     r"|(?P<thai>(?:[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*\ ?)+)"
@@ -65,18 +69,19 @@ class Runs(NamedTuple):
 
 
 def key(text: str) -> str:
-    """Return what the tweet says: its words in lower case, emoji, emoticons, question marks and signs of numbers.
+    """Return what the tweet says: its words in lower case, emoji, emoticons, question marks and signs.
 
     They are set off by spaces, in NFKC. Links, mentions, retweet marks and other punctuation are left out. A tweet
     without any of these parts is its own key.
     """
-    bare = html.unescape(text)
+    bare = unescape_html(text)
     if "@" in bare:
         bare = RETWEET.sub(" ", bare)
     bare = MENTION.sub(" ", replace_urls(" ", bare))
     if not bare.isascii():
         bare = unicodedata.normalize("NFKC", bare)
-    return " ".join(TOKEN.findall(IGNORED.sub("", bare.lower()))) or text.strip()
+    bare = QUESTION.sub(lambda run: " ? " if run[0].strip("!") else " ", IGNORED.sub("", bare.lower()))
+    return " ".join(TOKEN.findall(bare)) or text.strip()
 
 
 def hashes(texts: Sequence[str]) -> Hashes:

@@ -17,6 +17,7 @@ from tweets.text import cleaning
 from tweets.text.cleaning import (
     INVISIBLE,
     MENTION,
+    TOUCHING,
     NEGATION,
     PIECE,
     URL,
@@ -147,7 +148,10 @@ def test_urls_are_kept_or_become_a_token_or_go(choice: str, cleaned: str) -> Non
         ("cut https://t.c…", "cut http…"),
         ("cut htt…", "cut http…"),
         ("cut http…", "cut http…"),
-        ("wwww.x shttp://foo foo.com", "wwww.x shttp://foo foo.com"),
+        ("wwww.x shttp:foo foo.com", "wwww.x shttp:foo foo.com"),
+        ("pic.twitter.com/x t.co/y not.co/z T.CO/", "http http not.co/z T.CO/"),
+        ("so goodhttps://t.co/x", "so good http"),
+        ("so goodpic.twitter.com/x", "so good http"),
     ],
 )
 def test_a_url_ends_where_ascii_or_a_quote_ends_it(text: str, cleaned: str) -> None:
@@ -204,12 +208,12 @@ def test_the_short_ways_give_what_the_plain_ones_give(seed: int) -> None:
     rng = random.Random(seed)
     sequences = list(emoji.EMOJI_DATA)
     parts = [*"#*019@_ab  …’é\u200d\ufe0e\ufe0f\u20e3\u200b\u2060\x07\n\x85\u3000", "1️⃣", "©"]
-    parts += ["http", "HTTPS://x", "www.", "htt…", "@me"]
+    parts += ["http", "HTTPS://x", "www.", "htt…", "t.co/x", "pic.Twitter.com/", "@me"]
     for _ in range(5000):
         text = "".join(rng.choice((rng.choice(sequences), *rng.choices(parts, k=2))) for _ in range(rng.randint(1, 12)))
         assert remove_emoji(text) == emoji.replace_emoji(text, " ")
-        assert replace_urls("http", text) == URL.sub("http", text)
-        name = r"(?<![\p{Latin}\p{N}_])@(?:[\p{Latin}\p{M}\p{Nd}_]+|\w+)"
+        assert replace_urls("http", text) == URL.sub("http", TOUCHING.sub(" ", text))
+        name = r"(?<![\p{Latin}\p{N}_])@(?:[\p{Latin}\p{M}\p{Nd}_]+|\w+)"  # no part is of a script without spaces
         assert MENTION.sub("@user", text) == regex.sub(name, "@user", text)
         assert only(text, whitespace=True) == re.sub(r"\s+", " ", text).strip()
         assert not INVISIBLE.search(repair_encoding(text))
@@ -222,6 +226,9 @@ def test_the_short_ways_give_what_the_plain_ones_give(seed: int) -> None:
         ("@josé olé", "@user olé"),
         ("@bob真的很好", "@user真的很好"),
         ("真好@bob", "真好@user"),
+        ("ライブ@東京ドーム最悪だった", "ライブ@東京ドーム最悪だった"),
+        ("กินข้าว@ร้านใหม่", "กินข้าว@ร้านใหม่"),
+        ("밥@철수 맛있다", "밥@user 맛있다"),
         ("看这里https://t.co/x", "看这里http"),
         ("ดูที่www.example.com ดี", "ดูที่http ดี"),
         ("josé@example.com", "josé@example.com"),
@@ -383,7 +390,7 @@ def test_the_version_of_the_steps_changes_with_them() -> None:
     steps = {group: sorted(hints) for group, hints in (("normalise", NOTHING), ("clean", OFF))}
     assert dataclasses.asdict(settings(NOTHING)) == {"normalise": NOTHING, "clean": OFF}
     assert (cleaning.VERSION, steps) == (
-        2,
+        3,
         {
             "normalise": ["emoji", "encoding", "hashtags", "html", "mentions", "urls", "whitespace"],
             "clean": ["emoji", "lemmatise", "lowercase", "numbers", "punctuation", "stem", "stopwords"],
