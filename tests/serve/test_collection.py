@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,21 @@ DAY = 86400.0
 NOBODY = 65534
 
 
-def opened(folder: Path, **changed: Any) -> Collection:
-    bounds = {"max_bytes": 2**24, "max_days": 30.0, **changed}
-    return Collection(folder, metrics=Metrics(waiting=lambda: 0), **bounds)
+Opener = Callable[..., Collection]
+
+
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    """What opens collections, which are closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(folder: Path, **changed: Any) -> Collection:
+            bounds = {"max_bytes": 2**24, "max_days": 30.0, **changed}
+            return stack.enter_context(
+                contextlib.closing(Collection(folder, metrics=Metrics(waiting=lambda: 0), **bounds))
+            )
+
+        yield open_one
 
 
 def row(number: int = 0, *, at: float = 0.0, request: str = "r", label: str = "a", size: int = 8) -> Row:
@@ -53,7 +65,7 @@ def value(kept: Collection, name: str) -> float:
     return found(f"tweets_{name}_total") or found(f"tweets_{name}") or 0.0
 
 
-def test_rows_are_there_after_they_are_written(tmp_path: Path) -> None:
+def test_rows_are_there_after_they_are_written(tmp_path: Path, opened: Opener) -> None:
     kept = opened(tmp_path / "new/folder")
     kept.write([row(0), row(1)], 0)
     kept.write([], 0)
@@ -62,7 +74,7 @@ def test_rows_are_there_after_they_are_written(tmp_path: Path) -> None:
     assert value(kept, "collected_rows") == 3
 
 
-def test_the_file_is_bounded_and_the_latest_stay(tmp_path: Path) -> None:
+def test_the_file_is_bounded_and_the_latest_stay(tmp_path: Path, opened: Opener) -> None:
     kept = opened(tmp_path, max_bytes=2**20)
     for first in range(0, 6000, 100):
         kept.write([row(number, size=768) for number in range(first, first + 100)], 0)
@@ -74,7 +86,7 @@ def test_the_file_is_bounded_and_the_latest_stay(tmp_path: Path) -> None:
     assert len(found) > 500
 
 
-def test_a_file_that_cannot_shrink_is_bounded_all_the_same(tmp_path: Path) -> None:
+def test_a_file_that_cannot_shrink_is_bounded_all_the_same(tmp_path: Path, opened: Opener) -> None:
     """As one that was restored from a dump: SQLite moves pages about only in files that began with auto_vacuum."""
     with contextlib.closing(sqlite3.connect(tmp_path / collection.FILE)) as database:
         database.executescript(collection.SCHEMA)
@@ -87,7 +99,7 @@ def test_a_file_that_cannot_shrink_is_bounded_all_the_same(tmp_path: Path) -> No
 
 
 def test_a_program_that_reads_for_long_does_not_let_the_log_grow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
 ) -> None:
     monkeypatch.setattr(collection, "MOST_LOG_BYTES", 400_000)
     monkeypatch.setattr(collection, "PATIENCE", 0.01)
@@ -107,7 +119,9 @@ def test_a_program_that_reads_for_long_does_not_let_the_log_grow(
     assert value(kept, "waiting_rows") == value(kept, "lost_rows") == 0
 
 
-def test_the_log_shrinks_again_when_the_other_program_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_shrinks_again_when_the_other_program_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
     monkeypatch.setattr(collection, "LOG_BYTES", 50_000)
     kept, log = opened(tmp_path), tmp_path / f"{collection.FILE}-wal"
     kept.write([row(0)], 0)
@@ -122,7 +136,7 @@ def test_the_log_shrinks_again_when_the_other_program_is_done(tmp_path: Path, mo
     assert log.stat().st_size <= 50_000
 
 
-def test_old_rows_go_whether_new_ones_come_or_not_and_their_texts_with_them(tmp_path: Path) -> None:
+def test_old_rows_go_whether_new_ones_come_or_not_and_their_texts_with_them(tmp_path: Path, opened: Opener) -> None:
     kept, file = opened(tmp_path, max_days=2.0), tmp_path / collection.FILE
     rows = [row(number, at=1.5 * DAY * (number >= 300), size=768) for number in range(400)]
     kept.write([dataclasses.replace(each, text="young" if each.at else "a secret") for each in rows], 1.6 * DAY)
@@ -138,7 +152,7 @@ def test_old_rows_go_whether_new_ones_come_or_not_and_their_texts_with_them(tmp_
     assert b"a secret" not in file.read_bytes()
 
 
-def test_two_services_share_a_folder(tmp_path: Path) -> None:
+def test_two_services_share_a_folder(tmp_path: Path, opened: Opener) -> None:
     one, other = opened(tmp_path), opened(tmp_path)
     for number in range(5):
         one.write([row(2 * number)], 0)
@@ -148,7 +162,9 @@ def test_two_services_share_a_folder(tmp_path: Path) -> None:
     assert (one.right("v"), other.right("v")) == ((0, 1), (0, 1))
 
 
-def test_what_a_locked_file_does_not_take_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_locked_file_does_not_take_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
     monkeypatch.setattr(collection, "PATIENCE", 0.05)
     kept = opened(tmp_path)
     other = sqlite3.connect(tmp_path / collection.FILE, isolation_level=None)
@@ -164,7 +180,9 @@ def test_what_a_locked_file_does_not_take_is_written_later(tmp_path: Path, monke
     assert value(kept, "lost_rows") == 0
 
 
-def test_a_full_disk_loses_only_what_does_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_only_what_does_not_fit_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
     monkeypatch.setattr(collection, "WAITING", 5)
     kept = opened(tmp_path)
     kept.write([row(0)], 0)
@@ -180,7 +198,7 @@ def test_a_full_disk_loses_only_what_does_not_fit_in_memory(tmp_path: Path, monk
     assert (value(kept, "lost_rows"), value(kept, "waiting_rows")) == (2, 0)
 
 
-def test_two_services_write_to_the_file_that_is_there(tmp_path: Path) -> None:
+def test_two_services_write_to_the_file_that_is_there(tmp_path: Path, opened: Opener) -> None:
     """Also after somebody has moved the one away that both had open."""
     one, other = opened(tmp_path), opened(tmp_path)
     for each in (one, other):
@@ -193,7 +211,7 @@ def test_two_services_write_to_the_file_that_is_there(tmp_path: Path) -> None:
     assert numbers(tmp_path) == [1, 2]
 
 
-def test_a_folder_that_goes_away_comes_back(tmp_path: Path) -> None:
+def test_a_folder_that_goes_away_comes_back(tmp_path: Path, opened: Opener) -> None:
     kept = opened(tmp_path / "folder")
     kept.write([row(0)], 0)
     shutil.rmtree(tmp_path / "folder")
@@ -203,7 +221,7 @@ def test_a_folder_that_goes_away_comes_back(tmp_path: Path) -> None:
     assert numbers(tmp_path / "folder") == [1, 2]
 
 
-def test_what_never_could_be_written_is_counted_at_the_end(tmp_path: Path) -> None:
+def test_what_never_could_be_written_is_counted_at_the_end(tmp_path: Path, opened: Opener) -> None:
     kept = opened(tmp_path / "folder")
     shutil.rmtree(tmp_path / "folder")
     kept.write([row(0), row(1)], 0)
@@ -212,7 +230,7 @@ def test_what_never_could_be_written_is_counted_at_the_end(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["file", "not a database", "a file in the way"])
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, kind: str, opened: Opener) -> None:
     folder = tmp_path / "folder"
     if kind == "file":
         folder.write_text("")
@@ -240,12 +258,14 @@ def not_writable() -> Iterator[Path]:
         folder.chmod(0o700)
 
 
-def test_a_folder_that_is_read_only_is_refused(not_writable: Path) -> None:
+def test_a_folder_that_is_read_only_is_refused(not_writable: Path, opened: Opener) -> None:
     with pytest.raises(UserError, match=r"unable to open database file \(TWEETS_COLLECT\)"):
         opened(not_writable)
 
 
-def test_labels_tell_how_often_the_model_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_tell_how_often_the_model_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
     kept = opened(tmp_path)
     kept.write([row(number, label="ab"[number % 2]) for number in range(6)], 0)
     assert kept.right("v") == (0, 0)
@@ -262,7 +282,7 @@ def test_labels_tell_how_often_the_model_is_right(tmp_path: Path, monkeypatch: p
     assert opened(tmp_path).right("v") == (0, 1)
 
 
-def test_the_latest_prediction_of_a_request_is_labelled(tmp_path: Path) -> None:
+def test_the_latest_prediction_of_a_request_is_labelled(tmp_path: Path, opened: Opener) -> None:
     kept = opened(tmp_path)
     kept.write([row(0, label="a"), row(0, label="b")], 0)
     assert kept.label("r", ["b"]) is None

@@ -159,11 +159,17 @@ def test_a_full_disk_costs_no_request(model: Path, tmp_path: Path) -> None:
     assert len(rows(tmp_path / "kept")) == len(TEXTS)
 
 
-def test_labels_that_cannot_be_written_do_not_pile_up(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def kept(model: Path, tmp_path: Path) -> Iterator[Monitoring]:
+    """What a service keeps in the test's folder; its thread does not run."""
+    made: Monitoring = started(model, collect=tmp_path)[1].monitoring
+    assert made.collection
+    with contextlib.closing(made.collection):
+        yield made
+
+
+def test_labels_that_cannot_be_written_do_not_pile_up(kept: Monitoring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitoring, "LABELS", 2)
-    kept: Monitoring = started(model, collect=tmp_path)[1].monitoring  # its thread does not run
 
     async def ask() -> list[Any]:
         asked = [asyncio.create_task(kept.label("r", ["a"])) for _ in range(3)]
@@ -179,10 +185,7 @@ def test_labels_that_cannot_be_written_do_not_pile_up(
     assert str(refused) == "2 requests with labels wait to be written"
 
 
-def test_a_locked_file_holds_up_only_the_first_label(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: Monitoring = started(model, collect=tmp_path)[1].monitoring  # its thread does not run
+def test_a_locked_file_holds_up_only_the_first_label(kept: Monitoring, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.collection
     asked = []
 

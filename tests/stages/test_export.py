@@ -323,13 +323,6 @@ def test_probabilities_that_evaluate_did_not_write_for_these_rows_are_refused(
     assert contents(ONNX) == before
 
 
-def test_a_slow_tokenizer_is_named(copy: Path) -> None:
-    classifier = transformer.load(export.SOURCE, "cpu", "fp32")
-    (export.SOURCE / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"no tokenizer\.json; only a model with a fast tokenizer can be exported"):
-        export.write(copy / "out", classifier)
-
-
 class Undecided(PreTrainedModel):  # type: ignore[misc]
     """What it computes depends on what it reads: no graph can say that."""
 

@@ -174,6 +174,19 @@ def test_a_folder_without_a_tokenizer_is_refused_where_transformers_makes_up_an_
     assert refusal() == "featurize.encoder = encoder: its tokenizer has no words; it needs tokenizer.json"
 
 
+def test_a_tokenizer_that_exists_in_python_only_is_refused(encoder: Path) -> None:
+    """As those of BERTweet and of Japanese BERT; the service has no transformers to run them."""
+    (encoder / "tokenizer.json").unlink()
+    (encoder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nday\n")
+    (encoder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "basic"}'
+    )
+    assert refusal() == (
+        "featurize.encoder = encoder: its tokenizer, BertJapaneseTokenizer, is written in Python; it needs a"
+        " tokenizer.json, which the service reads"
+    )
+
+
 def test_a_tokenizer_without_a_padding_token_is_refused(encoder: Path) -> None:
     path = encoder / "tokenizer_config.json"
     config = json.loads(path.read_text())

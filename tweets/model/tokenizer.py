@@ -2,7 +2,8 @@
 
 Where the encoder's folder has a tokenizer.json, and its settings name the tokens for padding and for unknown words,
 `tokenizers` alone reads it. All else goes through transformers, which takes seconds to import: names on the Hugging
-Face Hub, tokenizers written in Python, and defaults that only transformers knows.
+Face Hub, vocabularies that have to be converted, and defaults that only transformers knows. A tokenizer that exists in
+Python only is refused: the exported model has to do without it.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ AFTER_PADDING = {
 class Loaded:
     """A tokenizer that cuts at a maximum length."""
 
-    encode: Tokenizer | token_arrays.InPython
+    encode: Tokenizer
     words: int  # in its vocabulary, special tokens left out
     pads: bool  # has a token for padding
     positions: int  # tokens that its encoder takes; -1: any number
@@ -115,9 +116,13 @@ def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded
     tokenizer = pretrained.from_pretrained(AutoTokenizer, name, revision)
     config = pretrained.from_pretrained(AutoConfig, name, revision)
     positions = getattr(config, "max_position_embeddings", -1)
-    if tokenizer.is_fast:  # as in `_by_tokenizers`: neither is to be saved
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.no_truncation()
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"featurize.encoder = {name}: its tokenizer, {type(tokenizer).__name__}, is written in Python; it needs a"
+            " tokenizer.json, which the service reads"
+        )
+    tokenizer.backend_tokenizer.no_padding()  # as in `_by_tokenizers`: neither is to be saved
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.model_max_length = max_length
     return Loaded(
         encode=token_arrays.backend(tokenizer, max_length),

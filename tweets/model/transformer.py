@@ -36,7 +36,7 @@ class Classifier:
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
-    tokens: Tokenizer | token_arrays.InPython  # of the tokenizer, for `encode`
+    tokens: Tokenizer  # of the tokenizer, for `encode`
     cleaning: CleaningSettings
     labels: list[str]
     max_length: int

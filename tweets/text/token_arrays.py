@@ -1,6 +1,6 @@
 """Tokens of a split as ragged arrays: no padding on disk, memory-mapped when read."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -26,7 +26,6 @@ WORDS = 256  # distinct words that the tokenizer is given as one text
 DTYPES = {"ids": "<i4", "offsets": "<i8", "labels": "<i8", "confidence": "<f4"}
 
 Tokens = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]  # and their offsets, or how many each text has
-InPython = Callable[[Sequence[str]], list[list[int]]]  # a tokenizer without a part in Rust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,27 +58,25 @@ class Encoded:
         return ids, mask
 
 
-def backend(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Tokenizer | InPython:
-    """Return what `encode` takes, for a tokenizer of transformers: a copy of its part in Rust, where it has one.
+def backend(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Tokenizer:
+    """Return what `encode` takes, for a tokenizer of transformers: a copy of its part in Rust.
 
     That part by itself takes half the time; truncation would be saved with the original.
     """
-    if not tokenizer.is_fast:
-        return lambda texts: tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     copied: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copied.enable_truncation(max_length, direction=tokenizer.truncation_side)
     copied.no_padding()
     return copied
 
 
-def encode(tokenizer: Tokenizer | InPython, texts: Sequence[str]) -> Tokens:
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Return the tokens of the texts one after the other, and the offsets at which each text starts and the last ends.
 
     Special tokens are added, and longer texts cut, as the tokenizer's truncation says. In many texts a word that
     several hold is tokenised once, which takes 0.4 to 0.5 of the time: see what `featurize` gains in
     `python -m benchmarks.data`.
     """
-    if isinstance(tokenizer, Tokenizer) and len(texts) > CHUNK and _words_are_independent(tokenizer):
+    if len(texts) > CHUNK and _words_are_independent(tokenizer):
         parts = [_by_word(tokenizer, some) for some in _chunks(texts, CHUNK_BY_WORD)]
     else:
         parts = [_by_text(tokenizer, some) for some in _chunks(texts, CHUNK)]
@@ -91,12 +88,9 @@ def _chunks(texts: Sequence[str], size: int) -> list[Sequence[str]]:
     return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
-def _by_text(tokenizer: Tokenizer | InPython, texts: Sequence[str]) -> Tokens:
+def _by_text(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Return the tokens of the texts one after the other, and how many each text has."""
-    if isinstance(tokenizer, Tokenizer):
-        rows = [row.ids for row in tokenizer.encode_batch_fast(texts)]
-    else:
-        rows = tokenizer(texts)
+    rows = [row.ids for row in tokenizer.encode_batch_fast(texts)]
     return np.fromiter(chain.from_iterable(rows), np.int32), np.fromiter(map(len, rows), np.int64)
 
 

