@@ -104,7 +104,7 @@ def prepare() -> None:
 def featurize() -> None:
     settings = params.load("featurize", Featurize)
     labels = files.read_json(Path("data/raw/source.json"))["labels"]
-    tokenizer = pretrained.from_pretrained(AutoTokenizer, settings.encoder, settings.revision)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, settings.encoder)
     tokenizer("", truncation=True, max_length=settings.max_length)
     backend = tokenizer.backend_tokenizer  # twice as fast as what is around it
     for name in SPLITS:

@@ -123,7 +123,7 @@ def ours(work: Work, folder: Path, **changes: Any) -> Trainer:
 
 def theirs(work: Work, folder: Path, switches: dict[str, Any], pad_to: int | None = None) -> Trainer:
     """Return the Trainer of transformers' guide, with some of its switches set."""
-    source = (work.features["encoder"], work.features["revision"])
+    source = work.features["encoder"]
     labels = len(work.features["labels"])
     tokenizer = AutoTokenizer.from_pretrained(train.FEATURES / "tokenizer")
     padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {}
@@ -142,7 +142,7 @@ def theirs(work: Work, folder: Path, switches: dict[str, Any], pad_to: int | Non
         "use_cpu": work.device == "cpu",
     }
     return Trainer(
-        model=pretrained.from_pretrained(AutoModelForSequenceClassification, *source, num_labels=labels),
+        model=pretrained.from_pretrained(AutoModelForSequenceClassification, source, num_labels=labels),
         args=TrainingArguments(output_dir=str(folder), **{**documented, **switches}),
         train_dataset=rows[TRAIN],
         eval_dataset=rows[VALID],

@@ -88,18 +88,7 @@ def make_clone(place: Place) -> None:
     (place.clone / ".cache").mkdir()
     place.checkpoints.mkdir(exist_ok=True)
     (place.clone / ".cache/train").symlink_to(place.checkpoints)
-    check_out_local(place)
     link_local(place)
-
-
-def check_out_local(place: Place) -> None:
-    """Check out the local paths that `dvc add` tracks: DVC checks out only what stages depend on, as on no encoder."""
-    above = {f"{parent}.dvc" for name in place.local for parent in (Path(name), *Path(name).parents[:-1])}
-    within = {
-        str(file.relative_to(place.clone)) for name in place.local for file in (place.clone / name).rglob("*.dvc")
-    }
-    if tracked := sorted(name for name in above | within if (place.clone / name).is_file()):
-        dvc(place.clone, "checkout", *tracked)
 
 
 def link_local(place: Place) -> None:

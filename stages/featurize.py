@@ -25,8 +25,7 @@ from tweets.text import token_arrays
 class Featurize:
     """Section `featurize` of params.yaml."""
 
-    encoder: str
-    revision: str | None
+    encoder: str  # a model folder, or a YAML file that names a model elsewhere
     max_length: Annotated[int, Field(ge=4, le=512)]
 
 
@@ -61,7 +60,7 @@ def main() -> None:
     orphan.end_with_parent()
     settings = params.load("featurize", Featurize)
     labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
-    loaded_tokenizer = tokenizer.load(settings.encoder, settings.revision, settings.max_length)
+    loaded_tokenizer = tokenizer.load(settings.encoder, settings.max_length)
     check(loaded_tokenizer, settings)
     with files.replacing(Path("data/features")) as folder:
         folder.mkdir()
@@ -73,7 +72,7 @@ def main() -> None:
             print(f"featurize: {name}: {len(encoded):,} rows, {encoded.lengths.mean():.1f} tokens a row, {cut:.2%} cut")
             print(f"  {' '.join(loaded_tokenizer.tokens(encoded.row(0).tolist()))}")
         loaded_tokenizer.save(folder / "tokenizer")
-        facts = {"encoder": settings.encoder, "revision": settings.revision, "max_length": settings.max_length}
+        facts = {"encoder": settings.encoder, "max_length": settings.max_length}
         files.write_json(folder / "features.json", {"labels": labels, **facts})
 
 

@@ -135,15 +135,15 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> "PreT
 
     set_seed(settings.seed)
     labels = features["labels"]
-    source = (features["encoder"], features["revision"])
+    source = features["encoder"]
     numbers = {label: number for number, label in enumerate(labels)}
-    config = pretrained.from_pretrained(AutoConfig, *source, id2label=dict(enumerate(labels)), label2id=numbers)
+    config = pretrained.from_pretrained(AutoConfig, source, id2label=dict(enumerate(labels)), label2id=numbers)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, settings.dropout)
     classifier = pretrained.from_pretrained(
         AutoModelForSequenceClassification,
-        *source,
+        source,
         config=config,
         dtype=torch.float32,
         attn_implementation=attention(device),
@@ -288,7 +288,7 @@ def main() -> None:
 
     import tweets.model.trainer  # noqa: F401, PLC0415  before the key, which hashes the imported code
 
-    key = checkpoints.key([FEATURES], dataclasses.asdict(settings))
+    key = checkpoints.key([FEATURES, Path(features["encoder"])], dataclasses.asdict(settings))
     with checkpoints.folder(key) as folder, threads(settings.threads):
         trainer = train(settings, features, folder)
         report = {**summary(trainer.state), "temperature": calibrate(trainer)}

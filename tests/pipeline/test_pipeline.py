@@ -66,6 +66,12 @@ def test_a_changed_module_runs_the_stages_that_reach_it(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "repro")) == ["prepare"]  # and none after it, since its outputs are the same
 
 
+def test_other_weights_of_a_local_encoder_are_trained(clone: Path) -> None:
+    weights = clone / "encoder/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")  # of the last number, the sign and the exponent
+    assert stages_run(run(clone, "dvc", "repro", "train")) == ["featurize", "train"]
+
+
 def test_a_cleaning_step_keeps_every_split_and_shows_its_cost(clone: Path) -> None:
     before = json.loads((clone / "metrics/prepare.json").read_text())
     result = run(clone, "dvc", "exp", "run", "-S", "prepare.clean.stopwords=true", "prepare")

@@ -134,7 +134,6 @@ COMMITTED = files.read_yaml(ROOT / "params.yaml")
         ({"fetch.source": "covid19"}, f"fetch.source: {overrides.CLOSED}"),
         ({"fetch.csv.text": "${oc.env:HOME}"}, f"fetch.csv.text: {overrides.CLOSED}"),
         ({"featurize.encoder": "someone/else"}, f"featurize.encoder: {overrides.CLOSED}"),
-        ({"featurize.revision": "0" * 40}, f"featurize.revision: {overrides.CLOSED}"),
         ({"prepare.merge_labels": [["a", "b"]]}, f"prepare.merge_labels: {overrides.CLOSED}"),
         ({"train.lr": "3e-5"}, "train.lr = '3e-5': should be a valid number"),
     ],
@@ -160,7 +159,6 @@ def test_no_param_that_can_be_changed_holds_text_of_the_clients() -> None:
         "prepare.merge_labels",
         "prepare.drop_labels",
         "featurize.encoder",
-        "featurize.revision",
     }
 
 

@@ -60,7 +60,6 @@ def test_what_later_stages_need_travels_with_the_features(prepared: Path, tiny_e
     assert facts == {
         "labels": LABELS,
         "encoder": str(tiny_encoder),
-        "revision": None,
         "max_length": 32,
     }
     assert AutoTokenizer.from_pretrained("data/features/tokenizer").model_max_length == 32

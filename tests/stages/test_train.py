@@ -395,7 +395,7 @@ def test_an_encoder_of_another_architecture_trains_without_its_dropout_too(tmp_p
     assert config.seq_classif_dropout > 0
     transformers.DistilBertModel(config).save_pretrained(tmp_path)
     settings = params.load("train", train.Train, ROOT / "params.yaml")
-    built = train.build_model({"encoder": str(tmp_path), "revision": None, "labels": ["a", "b"]}, settings, "cpu")
+    built = train.build_model({"encoder": str(tmp_path), "labels": ["a", "b"]}, settings, "cpu")
     assert {p.p for p in built.modules() if isinstance(p, torch.nn.Dropout)} == {settings.dropout} == {0.0}
     assert built.config.id2label == {0: "a", 1: "b"}
 
@@ -442,7 +442,7 @@ def test_the_temperature_is_in_the_weights_of_the_head_and_changes_no_label(read
 
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_pooler_that_is_reset_starts_as_the_identity(tiny_encoder: Path, reset: bool) -> None:
-    features = {"encoder": str(tiny_encoder), "revision": None, "labels": LABELS}
+    features = {"encoder": str(tiny_encoder), "labels": LABELS}
     dense = train.build_model(features, settings(reset_pooler=reset), "cpu").bert.pooler.dense
     assert torch.equal(dense.weight, torch.eye(len(dense.weight))) == reset
 
@@ -457,7 +457,7 @@ def test_an_encoder_whose_pooler_is_of_another_kind_trains(tmp_path: Path) -> No
         intermediate_size=16,
     )
     transformers.AlbertModel(config).save_pretrained(tmp_path)
-    features = {"encoder": str(tmp_path), "revision": None, "labels": LABELS}
+    features = {"encoder": str(tmp_path), "labels": LABELS}
     built = train.build_model(features, settings(reset_pooler=True), "cpu")
     assert built(torch.ones(2, 4, dtype=torch.long)).logits.shape == (2, len(LABELS))
 

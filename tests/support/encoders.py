@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from tests.support.clones import ROOT
 from tests.support.made_up import made_up_tweets
 
+MINILM = ROOT / "data/encoders/all-minilm-l6-v2.yaml"
 HEADS = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 BERT = {"hidden_size": 32, "max_position_embeddings": 64, **HEADS}
 ROBERTA = {**BERT, "max_position_embeddings": 66}  # two of them before the first token's

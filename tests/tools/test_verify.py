@@ -133,6 +133,12 @@ def test_changed_data_that_dvc_add_tracks(clone: Path) -> None:
     ]
 
 
+def test_other_weights_of_the_encoder(clone: Path) -> None:
+    weights = clone / "encoder/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert in_lock(clone) == [f"{stage}: encoder is not the one that dvc.lock has" for stage in ("featurize", "train")]
+
+
 def test_a_stale_later_stage(clone: Path) -> None:
     with (clone / "stages/evaluate.py").open("a") as file:
         file.write("# stale\n")

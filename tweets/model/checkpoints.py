@@ -23,7 +23,7 @@ SECONDS_TO_WAIT = 30  # for an orphan to notice that its parent is gone
 
 
 def key(inputs: Iterable[Path], settings: dict[str, Any]) -> str:
-    """Return a hash of the files in the input folders, the settings, and the project's code that is imported."""
+    """Return a hash of the input files and folders, the settings, and the project's code that is imported."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in [*_files(inputs), *_code(), Path("requirements.txt")]:
         digest.update(path.as_posix().encode())
@@ -31,8 +31,8 @@ def key(inputs: Iterable[Path], settings: dict[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _files(folders: Iterable[Path]) -> list[Path]:
-    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+def _files(inputs: Iterable[Path]) -> list[Path]:
+    return sorted(path for each in inputs for path in (each, *each.rglob("*")) if path.is_file())
 
 
 def _code() -> list[Path]:

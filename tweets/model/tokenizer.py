@@ -39,18 +39,18 @@ class Loaded:
     save: Callable[[Path], object]  # into a folder that transformers' AutoTokenizer reads
 
 
-def load(name: str, revision: str | None, max_length: int) -> Loaded:
+def load(name: str, max_length: int) -> Loaded:
     """Return the tokenizer of the encoder `name`. Raises UserError where it cannot be had."""
-    folder = Path(pretrained.locate(name, revision))
+    folder = Path(pretrained.locate(name)[0])
     special, positions = _special_tokens(folder), _positions(folder)
     if special is None or positions is None:
-        return _by_transformers(name, revision, max_length)
+        return _by_transformers(name, max_length)
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # noqa: BLE001  the library raises nothing more specific
         raise UserError(f"featurize.encoder = {name}: cannot be loaded: {one_line(error)[:300]}") from None
     if not set(special.values()) <= tokenizer.get_vocab().keys():
-        return _by_transformers(name, revision, max_length)
+        return _by_transformers(name, max_length)
     return _by_tokenizers(tokenizer, special, positions, max_length)
 
 
@@ -110,11 +110,11 @@ def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int
     )
 
 
-def _by_transformers(name: str, revision: str | None, max_length: int) -> Loaded:
+def _by_transformers(name: str, max_length: int) -> Loaded:
     from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  seconds: see above
 
-    tokenizer = pretrained.from_pretrained(AutoTokenizer, name, revision)
-    config = pretrained.from_pretrained(AutoConfig, name, revision)
+    tokenizer = pretrained.from_pretrained(AutoTokenizer, name)
+    config = pretrained.from_pretrained(AutoConfig, name)
     positions = getattr(config, "max_position_embeddings", -1)
     if not tokenizer.is_fast:
         raise UserError(

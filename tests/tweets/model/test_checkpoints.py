@@ -49,12 +49,18 @@ def other_process(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Two input folders in the current folder, which has the pins and some code too."""
-    for name, content in {"a/x": "1", "a/deep/y": "2", "b/z": "3", "requirements.txt": "numpy==1\n"}.items():
+    """Two input folders and a file in the current folder, which has the pins and some code too."""
+    for name, content in {
+        "a/x": "1",
+        "a/deep/y": "2",
+        "b/z": "3",
+        "file": "4",
+        "requirements.txt": "numpy==1\n",
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.chdir(tmp_path)
-    return [Path("a"), Path("b")]
+    return [Path("a"), Path("b"), Path("file")]
 
 
 def test_a_key_is_16_hexadecimal_digits_and_the_same_for_the_same(inputs: list[Path]) -> None:
@@ -64,13 +70,17 @@ def test_a_key_is_16_hexadecimal_digits_and_the_same_for_the_same(inputs: list[P
     assert checkpoints.key(list(reversed(inputs)), {"seed": 0, "lr": 0.1}) == key
 
 
-@pytest.mark.parametrize("change", ["content", "name", "file more", "file less", "pins", "setting", "type of setting"])
+@pytest.mark.parametrize(
+    "change", ["content", "content of a file", "name", "file more", "file less", "pins", "setting", "type of setting"]
+)
 def test_a_key_changes_with_inputs_settings_and_pins(inputs: list[Path], change: str) -> None:
     settings: dict[str, object] = {"seed": 1}
     before = checkpoints.key(inputs, settings)
     match change:
         case "content":
             Path("a/deep/y").write_text("2!")
+        case "content of a file":
+            Path("file").write_text("4!")
         case "name":
             Path("a/x").rename("a/w")
         case "file more":

@@ -48,12 +48,12 @@ def with_transformers(monkeypatch: pytest.MonkeyPatch, folder: Path) -> bool:
 
     with monkeypatch.context() as patch:
         patch.setattr(tokenizer, "_by_transformers", noted)
-        tokenizer.load(str(folder), None, 16)
+        tokenizer.load(str(folder), 16)
     return bool(called)
 
 
 def test_both_ways_give_the_tokens_of_transformers(encoder: Path, tmp_path: Path) -> None:
-    short, long = tokenizer.load(str(encoder), None, 16), tokenizer._by_transformers(str(encoder), None, 16)
+    short, long = tokenizer.load(str(encoder), 16), tokenizer._by_transformers(str(encoder), 16)
     expected = AutoTokenizer.from_pretrained(encoder)(TEXTS, truncation=True, max_length=16)["input_ids"]
     assert tokens(short) == tokens(long) == expected
     assert (short.words, short.pads, short.positions) == (long.words, long.pads, long.positions)
@@ -68,7 +68,7 @@ def test_both_ways_give_the_tokens_of_transformers(encoder: Path, tmp_path: Path
 
 def test_a_folder_that_names_its_special_tokens_needs_no_transformers(encoder: Path) -> None:
     code = (
-        "import sys; from tweets.model import tokenizer; tokenizer.load(sys.argv[1], None, 16)\n"
+        "import sys; from tweets.model import tokenizer; tokenizer.load(sys.argv[1], 16)\n"
         "print([name for name in ('transformers', 'torch', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, encoder], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -76,13 +76,13 @@ def test_a_folder_that_names_its_special_tokens_needs_no_transformers(encoder: P
 
 
 def test_special_tokens_may_stand_in_a_map_of_their_own(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = tokens(tokenizer.load(str(encoder), None, 16))
+    expected = tokens(tokenizer.load(str(encoder), 16))
     edit(encoder / "tokenizer_config.json", pad_token=None, unk_token=None)
     assert with_transformers(monkeypatch, encoder)
     special = {"pad_token": {"content": "[PAD]", "special": True}, "unk_token": "[UNK]"}
     (encoder / "special_tokens_map.json").write_text(json.dumps(special))
     assert not with_transformers(monkeypatch, encoder)
-    assert tokens(tokenizer.load(str(encoder), None, 16)) == expected
+    assert tokens(tokenizer.load(str(encoder), 16)) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_tokens_are_those_of_the_file_and_not_of_a_class_with_other_defaults(enc
     content["normalizer"]["lowercase"] = False
     path.write_text(json.dumps(content))
     edit(encoder / "tokenizer_config.json", do_lower_case=None)
-    found = tokenizer.load(str(encoder), None, 16)
-    expected = [row.ids for row in found.encode.encode_batch(TEXTS)] if isinstance(found.encode, Tokenizer) else []
+    found = tokenizer.load(str(encoder), 16)
+    expected = [row.ids for row in found.encode.encode_batch(TEXTS)]
     assert tokens(found) == expected
     found.save(tmp_path / "saved")
     saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
@@ -119,4 +119,4 @@ def test_tokens_are_those_of_the_file_and_not_of_a_class_with_other_defaults(enc
 def test_a_damaged_file_is_a_users_error(encoder: Path) -> None:
     (encoder / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"^featurize\.encoder = .*: cannot be loaded: "):
-        tokenizer.load(str(encoder), None, 16)
+        tokenizer.load(str(encoder), 16)

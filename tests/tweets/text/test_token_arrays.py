@@ -8,6 +8,7 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from tests.support.encoders import MINILM
 from tweets.errors import UserError
 from tweets.model import pretrained
 from tweets.text import token_arrays
@@ -18,7 +19,7 @@ FIELDS = ("ids", "offsets", "labels", "confidence")
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
+    return pretrained.from_pretrained(AutoTokenizer, str(MINILM))
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_words_tokenised_once_give_the_tokens_that_the_tokenizer_gives_whole_tex
 
 def test_only_a_tokenizer_whose_words_are_independent_is_given_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def tokenizer() -> Any:
-        return pretrained.from_pretrained(AutoTokenizer, pretrained.WHEEL, None)
+        return pretrained.from_pretrained(AutoTokenizer, str(MINILM))
 
     assert token_arrays._words_are_independent(token_arrays.backend(tokenizer(), 6))
     left, spaced, tabbed, of_bytes = (tokenizer() for _ in range(4))
