@@ -6,7 +6,6 @@ stopped, fails or is killed goes with its clone.
 """
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import IO, Any
 import psutil
 
 from repository.git import git
+from tweets import params
 from tweets.errors import UserError
 
 CURVE = Path("dvclive/plots/metrics/valid/macro_f1.tsv")
@@ -117,19 +117,11 @@ def local_paths(root: Path, values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def override(value: Any) -> str:
-    """Return a value in the grammar of `dvc exp run -S`."""
-    if isinstance(value, str):
-        escaped = value.replace("'", r"\'")
-        return f"'{escaped}'"
-    return json.dumps(value)
-
-
 def start(
     place: Place, name: str, values: dict[str, Any], log: IO[Any], *targets: str, **options: Any
 ) -> subprocess.Popen[bytes]:
     """Start an experiment in the clone, with these values of params; all stages, or what the targets need."""
-    overrides = [word for key, value in values.items() for word in ("-S", f"{key}={override(value)}")]
+    overrides = [word for key, value in values.items() for word in ("-S", params.override(key, value))]
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", "exp", "run", "--name", name, *overrides, *targets],
         cwd=place.clone,

@@ -76,7 +76,8 @@ def choose(labels: list[str], merged: dict[str, str], dropped: list[str]) -> lis
     for param, names, known in (("merge_labels", list(merged), labels), ("drop_labels", dropped, left)):
         if unknown := [name for name in names if name not in known]:
             listed = ", ".join(map(repr, known))
-            raise UserError(f"prepare.{param}: {unknown[0]!r} is no label; it needs one of {listed}")
+            hint = next(filter(None, (params.hint_at_quotes(label, unknown) for label in known)), "")
+            raise UserError(f"prepare.{param}: {unknown[0]!r} is no label; it needs one of {listed}{hint}")
     left = [label for label in left if label not in dropped]
     if len(left) < 2:
         what = f"one label, {left[0]!r}" if left else "no label"
@@ -84,19 +85,26 @@ def choose(labels: list[str], merged: dict[str, str], dropped: list[str]) -> lis
     return left
 
 
-def check_variants(labels: list[str], counts: dict[str, int]) -> None:
-    """Raise UserError when labels differ only in case, width or spacing; `counts` has the rows of each."""
+def check_variants(labels: list[str], counts: dict[str, int], merged: dict[str, str]) -> None:
+    """Raise UserError when labels differ only in case, width, spacing or invisible characters.
+
+    `counts` has the rows of each, `merged` which label becomes which.
+    """
     alike: dict[str, list[str]] = {}
     for label in sorted(labels, key=lambda label: (-counts.get(label, 0), label)):
-        alike.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+        folded = unicodedata.normalize("NFKC", label).casefold()
+        shown = "".join(sign for sign in folded if not sign.isspace() and unicodedata.category(sign) != "Cf")
+        alike.setdefault(shown, []).append(label)
     if groups := [group for group in alike.values() if len(group) > 1]:
         shown = "; ".join(
             ", ".join(f"{label!r} ({plural(counts.get(label, 0), 'row')})" for label in group) for group in groups
         )
-        pairs = ",".join(f"['{label}','{group[0]}']" for group in groups for label in group[1:])
+        variants = {label: group[0] for group in groups for label in group[1:]}
+        becomes = {old: variants.get(new, new) for old, new in (merged | variants).items()}
         raise UserError(
             f"labels that differ only in case, width or spacing: {shown}. To merge them, add"
-            f' -S "prepare.merge_labels=[{pairs}]"; to keep them apart, list all labels in fetch.csv.labels'
+            f" {params.suggestion('prepare.merge_labels', [list(pair) for pair in becomes.items()])}; to keep them"
+            " apart, list all labels in fetch.csv.labels"
         )
 
 
@@ -192,11 +200,11 @@ def divide(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, dict[st
     return rows[~leak & ~conflict], dropped
 
 
-def count_labels(rows: pd.DataFrame, labels: list[str]) -> Counts:
+def count_labels(rows: pd.DataFrame, labels: list[str], left_out: list[str]) -> Counts:
     """Return how many rows each split has of each label, (splits, labels).
 
-    Raises UserError that names an empty split, or all labels without a row in one of the splits: they can be neither
-    learned nor scored.
+    `left_out` are the labels that are dropped already. Raises UserError that names an empty split, or all labels
+    without a row in one of the splits: they can be neither learned nor scored.
     """
     cells = rows["split"].cat.codes.to_numpy(np.int64) * len(labels) + rows["label"].cat.codes
     counts = np.bincount(cells, minlength=len(SPLITS) * len(labels)).reshape(len(SPLITS), len(labels))
@@ -207,10 +215,10 @@ def count_labels(rows: pd.DataFrame, labels: list[str]) -> Counts:
         for number in rare:
             lacking = " and ".join(name for name, count in zip(SPLITS, counts[:, number], strict=True) if not count)
             shown.append(f"{labels[number]!r} ({plural(counts[:, number].sum(), 'row')}, none in {lacking})")
-        names = ",".join(f"'{labels[number]}'" for number in rare)
+        to_drop = params.suggestion("prepare.drop_labels", [*left_out, *(labels[number] for number in rare)])
         raise UserError(
             f"labels with too few rows for a row in each split: {', '.join(shown)}; add rows, merge them"
-            f' (prepare.merge_labels), or leave them out: -S "prepare.drop_labels=[{names}]"'
+            f" (prepare.merge_labels), or leave them out: {to_drop}"
         )
     return counts
 
@@ -279,7 +287,7 @@ def prepare(folder: Path, work: Work, settings: Prepare) -> tuple[pd.DataFrame, 
     copies = rows_in - left_out - len(rows)
     rows["order"] = order_of_groups(rows, spool)
     rows, dropped = divide(rows, settings)
-    counts = count_labels(rows, work.labels)
+    counts = count_labels(rows, work.labels, settings.drop_labels)
     second_pass(folder, rows, spool)
     test_ids = [id_ for _, texts in spool.read(rows[rows["split"] == TEST], ["id"]) for id_ in texts["id"].to_pylist()]
     left = {"label left out (prepare.drop_labels)": left_out} if settings.drop_labels else {}
@@ -302,7 +310,7 @@ def main() -> None:
     merged = pairs(settings.merge_labels)
     labels = choose(source["labels"], merged, settings.drop_labels)
     if not source["labels_are_given"]:
-        check_variants(labels, source["rows"])
+        check_variants(labels, source["rows"], merged)
     with files.replacing(Path("data/prepared")) as folder:
         folder.mkdir()
         with tempfile.TemporaryDirectory(dir=folder) as spool:

@@ -1,6 +1,9 @@
 """Read one section of params.yaml into the dataclass that a stage declares for it."""
 
 import json
+import re
+import shlex
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -10,6 +13,8 @@ from tweets import files
 from tweets.errors import UserError
 
 T = TypeVar("T")
+
+LIKE_A_NUMBER = re.compile(r"[-+]?\d\w*")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -24,6 +29,14 @@ def _as_label(value: Any) -> Any:
     if isinstance(value, bool) or value is None or isinstance(value, float):
         raise ValueError(f"YAML reads it as {json.dumps(value)}: put the label in quotes")
     return str(value) if isinstance(value, int) else value
+
+
+def hint_at_quotes(word: str, labels: Container[str]) -> str:
+    """Return what to do where a label is one of `labels` when YAML reads it without quotes; else nothing."""
+    if not LIKE_A_NUMBER.fullmatch(word) or word in labels:
+        return ""
+    label = str(files.parse_yaml(word, "label"))
+    return f"; YAML reads {word} as {label}: put it in quotes" if label in labels else ""
 
 
 Label = Annotated[str, pydantic.BeforeValidator(_as_label, json_schema_input_type=str | int)]
@@ -49,6 +62,25 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(values, default=str))
     except pydantic.ValidationError as error:
         raise UserError("; ".join(_describe(where, detail) for detail in error.errors())) from None
+
+
+def override(key: str, value: Any) -> str:
+    """Return what sets a param in the grammar of `dvc exp run -S`, Hydra's: `train.lr=3e-05`."""
+    return f"{key}={_in_hydra(value)}"
+
+
+def _in_hydra(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_in_hydra, value))}]"
+    if isinstance(value, str):  # a backslash is one unless a quote follows
+        escaped = re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + end[2].replace('"', r"\""), value)
+        return f'"{escaped}"'
+    return json.dumps(value)
+
+
+def suggestion(key: str, value: Any) -> str:
+    """Return what to type in a shell to set a param."""
+    return f"-S {shlex.quote(override(key, value))}"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def read(source: str, column: str, dialect: Dialect) -> pd.DataFrame:
             raise UserError(f"stdin: byte {error.start} is not UTF-8") from None
         frame = pd.DataFrame({column: [line.rstrip("\r\n") for line in lines]}, dtype="str")
     else:
-        frame = table_files.read_one(source, "--input", dialect).frame
+        table = table_files.read_one(source, "--input", dialect)
+        table.check_plain(column, source)
+        frame = table.frame
     if column not in frame.columns:
         raise UserError(f"{source}: no column {column!r}; {table_files.columns_of(frame)} (--column)")
     if PREDICTED in frame.columns:

@@ -352,7 +352,7 @@ def test_a_class_with_a_single_row_is_refused_on_the_command_line(here: Path) ->
     importlib.import_module("stages.fetch").main()
     assert refusal_of_process("stages.prepare") == (
         "labels with too few rows for a row in each split: 'odd' (1 row, none in test and valid); add rows, merge them"
-        " (prepare.merge_labels), or leave them out: -S \"prepare.drop_labels=['odd']\""
+        " (prepare.merge_labels), or leave them out: -S 'prepare.drop_labels=[\"odd\"]'"
     )
 
 

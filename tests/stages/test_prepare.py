@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from stages import fetch, prepare
 from tests.support.clones import kill_stage
@@ -237,15 +239,15 @@ def test_numbers_merge_as_the_labels_that_they_are(workspace: Path) -> None:
     assert metrics()["dropped"][0]["rows"] == 80
 
 
-@pytest.mark.parametrize("variant", ["Positive", "ＰＯＳＩＴＩＶＥ", "posi tive"])
+@pytest.mark.parametrize("variant", ["Positive", "ＰＯＳＩＴＩＶＥ", "posi tive", "positive\u200b"])
 def test_labels_that_differ_only_in_how_they_are_written_are_named(workspace: Path, variant: str) -> None:
     rows = made_up_tweets(240)
     rows.loc[rows.index[rows["label"] == "positive"][:20], "label"] = variant
     with pytest.raises(UserError) as raised:
         run(rows)
     assert str(raised.value) == (
-        f"labels that differ only in case, width or spacing: 'positive' (60 rows), '{variant}' (20 rows). To merge"
-        f" them, add -S \"prepare.merge_labels=[['{variant}','positive']]\"; to keep them apart, list all labels in"
+        f"labels that differ only in case, width or spacing: 'positive' (60 rows), {variant!r} (20 rows). To merge"
+        f' them, add -S \'prepare.merge_labels=[["{variant}","positive"]]\'; to keep them apart, list all labels in'
         " fetch.csv.labels"
     )
     set_param(workspace, "prepare.merge_labels", [[variant, "positive"]])
@@ -255,9 +257,28 @@ def test_labels_that_differ_only_in_how_they_are_written_are_named(workspace: Pa
     assert metrics_of(run(rows))[variant] == 20
 
 
+def test_what_is_suggested_works_beside_what_is_set(workspace: Path) -> None:
+    rows = made_up_tweets(240, ["don't", "good", "so-so"])
+    rows.loc[:20, "label"] = rows.loc[:20, "label"].str.upper()
+    set_param(workspace, "prepare.merge_labels", [["so-so", "GOOD"], ["SO-SO", "good"]])
+    with pytest.raises(UserError) as raised:
+        run(rows)
+    [_, *words] = shlex.split(str(raised.value).partition(", add ")[2].partition("; to keep")[0])
+    assert words == ['prepare.merge_labels=[["so-so","good"],["SO-SO","good"],["DON\'T","don\'t"],["GOOD","good"]]']
+    apply_overrides("params.yaml", words)
+    assert metrics_of(run(rows)) == {"don't": 80, "good": 160}
+
+
 def metrics_of(splits: dict[str, pd.DataFrame]) -> dict[str, int]:
     """Return how many rows have each label."""
     return {str(label): int(count) for label, count in pd.concat(splits.values())["label"].value_counts().items()}
+
+
+def test_a_label_that_needs_quotes_in_yaml_is_told_so() -> None:
+    with pytest.raises(
+        UserError, match=r"merge_labels: '31' is no label; .*; YAML reads 0x1F as 31: put it in quotes$"
+    ):
+        prepare.choose(["0x1F", "1", "2"], {"31": "1"}, [])
 
 
 def test_merged_labels_keep_the_order_of_the_labels() -> None:
@@ -404,8 +425,11 @@ def test_all_labels_with_too_few_rows_are_named_at_once(workspace: Path) -> None
     assert str(raised.value) == (
         "labels with too few rows for a row in each split: 'a' (1 row, none in test and valid), 'b' (2 rows, none in"
         " test and valid); add rows, merge them (prepare.merge_labels), or leave them out:"
-        " -S \"prepare.drop_labels=['a','b']\""
+        ' -S \'prepare.drop_labels=["a","b"]\''
     )
+    set_param(workspace, "prepare.drop_labels", ["a"])
+    with pytest.raises(UserError, match=r"-S 'prepare\.drop_labels=\[\"a\",\"b\"\]'$"):
+        run(rows)
     set_param(workspace, "prepare.drop_labels", ["a", "b"])
     run(rows)
     assert metrics()["dropped"][0]["rows"] == 3

@@ -25,7 +25,7 @@ from tests.support.made_up import set_param
 from tools.search import __main__ as search
 from tools.search import report as search_report
 from tools.search import space as search_space
-from tweets import files
+from tweets import files, params
 from tweets.errors import UserError
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("search")]  # they share a search
@@ -536,12 +536,15 @@ def test_a_half_written_line_of_the_curve_waits_for_its_end(tmp_path: Path) -> N
         assert isolated.curve(tmp_path) == points
 
 
-@pytest.mark.parametrize("value", ["it's", "a b,c", "[x]", "back\\slash", 1e-9, 3, True, None, "null"])
+@pytest.mark.parametrize(
+    "value",
+    ["it's", "a b,c", "[x]", "back\\slash", "end\\", 'say "hi"', '\\"', ["a'b", 'c"'], 1e-9, 3, True, None, "null"],
+)
 def test_dvc_reads_each_value_as_it_was(tmp_path: Path, value: Any) -> None:
     from dvc.utils.hydra import apply_overrides
 
     (tmp_path / "params.yaml").write_text("a:\n  b: 0\n")
-    apply_overrides(tmp_path / "params.yaml", [f"a.b={isolated.override(value)}"])
+    apply_overrides(tmp_path / "params.yaml", [params.override("a.b", value)])
     found = files.read_yaml(tmp_path / "params.yaml")["a"]["b"]
     assert found == value
 

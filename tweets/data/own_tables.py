@@ -37,7 +37,10 @@ class CsvColumns:
     names: list[str] | None  # the names of the columns of a file without a header, in order
 
     def dialect(self) -> Dialect:
-        """Return how the files are written."""
+        """Return how the files are written. Raises UserError for a column that is named twice."""
+        names = self.names or []
+        if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
+            raise UserError(f"fetch.csv.names: has {twice!r} twice; name each column once")
         return Dialect(
             encoding=self.encoding,
             separator=self.separator,

@@ -13,6 +13,7 @@ from tweets.data.dataset import SPLITS
 from tweets.data.places import Places
 from tweets.data.table_files import Table
 from tweets.errors import UserError
+from tweets.params import hint_at_quotes
 from tweets.text.blank import is_blank
 
 COLUMNS = ["id", "text", "label", "confidence", "split"]
@@ -57,6 +58,8 @@ def select(read: Table, columns: Columns, name: str) -> pd.DataFrame:
     missing = [theirs for theirs in wanted.values() if theirs is not None and theirs not in frame.columns]
     if missing:
         raise UserError(f"{name}: no column {', '.join(map(repr, missing))}; {_has(frame)}")
+    for theirs in wanted.values():
+        read.check_plain(theirs, name)
     numbers = pd.RangeIndex(len(frame)).astype(str)
     chosen = {column: frame[theirs] if theirs else None for column, theirs in wanted.items()}
     rows = pd.DataFrame({**chosen, "id": chosen["id"] if columns.id else numbers}, index=frame.index, columns=COLUMNS)
@@ -75,7 +78,7 @@ def _has(frame: pd.DataFrame) -> str:
     other = next((sign for sign in table_files.SEPARATORS if len(names) == 1 and sign in names[0]), None)
     if other:
         return f'{has}; is its separator another? -S "fetch.csv.separator={table_files.SEPARATORS[other]}"'
-    if any(LIKE_A_CELL.search(name) for name in names):
+    if any(LIKE_A_CELL.search(name[:200]) for name in names):
         return f"{has}; if this is its first row, name the columns in fetch.csv.names"
     return f"{has}; name yours in fetch.csv"
 
@@ -129,7 +132,7 @@ def check(read: Read, max_chars: int) -> None:
     try:
         schema.validate(rows, lazy=True)
     except pa.errors.SchemaErrors as error:
-        raise UserError(_describe(error.failure_cases, read.places)) from None
+        raise UserError(_describe(error.failure_cases, read)) from None
     classes = set(rows["label"])
     if len(classes) < 2:
         raise UserError(f"found one class only, {classes.pop()!r}; it needs two or more")
@@ -139,7 +142,7 @@ def check(read: Read, max_chars: int) -> None:
         raise UserError(f"id {first!r} comes again in {where}; ids must differ")
 
 
-def _describe(cases: pd.DataFrame, places: Places) -> str:
+def _describe(cases: pd.DataFrame, read: Read) -> str:
     """Return one line on pandera's failure cases: the first column that failed, how, where and with what."""
     first: Any = cases.iloc[0]
     same = cases[(cases["column"] == first["column"]) & (cases["check"] == first["check"])]
@@ -147,4 +150,6 @@ def _describe(cases: pd.DataFrame, places: Places) -> str:
     how = "is empty" if is_empty else f"{str(first['failure_case'])[:60]!r} {first['check']}"
     may_drop = is_empty and first["column"] in ("text", "label")
     hint = "; `-S fetch.empty=drop` leaves such rows out" if may_drop else ""
-    return f"{first['column']} {how} in {places.at(same['index'].astype(int))}{hint}"
+    if first["column"] == "label" and not is_empty:
+        hint = hint_at_quotes(str(first["failure_case"]), read.labels)
+    return f"{first['column']} {how} in {read.places.at(same['index'].astype(int))}{hint}"

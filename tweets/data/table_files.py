@@ -40,6 +40,14 @@ ARCHIVE = ".zip"
 NAMES = f"{', '.join(KINDS)}; each also with {', '.join(COMPRESSIONS)}, or alone in a {ARCHIVE}"
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # as -S takes them
 TAB = "tab"
+SIGNATURES = {
+    b"\x1f\x8b": "compressed with gzip (.gz)",
+    b"BZh": "compressed with bzip2 (.bz2)",
+    b"\xfd7zXZ": "compressed with xz (.xz)",
+    b"PK\x03\x04": "a ZIP archive (.zip) or an Excel file, which has to be saved as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel file, which has to be saved as CSV",
+    b"PAR1": "Parquet (.parquet)",
+}
 CHUNK = 50_000  # rows that are turned into columns at a time
 NUMBER = r"[-+]?\d+(?:[.,]\d+)*"
 FEW = 100  # values of a column that tell a row from another line
@@ -72,11 +80,19 @@ class Table(NamedTuple):
     frame: pd.DataFrame
     lines: npt.NDArray[np.int64] | None  # (N,) the line that each row begins in, from 1; None for Parquet
     blank_lines: int  # lines without anything, which are left out where there are several columns
+    nested: frozenset[str] = frozenset()  # the columns that hold lists or objects
 
     def at(self, wrong: pd.Series) -> str:
         """Return where the marked rows are."""
         numbers = np.flatnonzero(wrong)
         return rows_at(numbers) if self.lines is None else rows_at(self.lines[numbers] - 1, "line")
+
+    def check_plain(self, column: str | None, file: str) -> None:
+        """Raise UserError for a column with lists or objects where words are needed."""
+        if column in self.nested:
+            raise UserError(
+                f"{file}: column {column!r} holds lists or objects; it needs a word or a number in each row"
+            )
 
 
 def kind(name: str) -> Kind | None:
@@ -133,7 +149,10 @@ def read(file: str, dialect: Dialect, *, keep_blank: bool = False, label: str | 
         with _open(file) as (stream, name):
             what = kind(name)
             if what == "parquet":
-                return Table(_parquet(stream), None, 0)
+                frame = _parquet(stream)
+                return Table(
+                    frame, None, 0, frozenset(str(name) for name in frame if any(map(_is_nested, frame[name])))
+                )
             encoding = dialect.encoding
             if codecs.lookup(encoding).name == "utf-8":
                 encoding = "utf-8-sig"  # which takes a byte order mark away
@@ -142,6 +161,8 @@ def read(file: str, dialect: Dialect, *, keep_blank: bool = False, label: str | 
                     return _json(text, shown)
                 return _delimited(text, shown, dialect, is_tsv=what == "tsv", keep_blank=keep_blank, label=label)
     except UnicodeDecodeError:
+        if packed := _packed(file):
+            raise UserError(f"{shown}: is {packed}, and not what its name says; give it the name for that") from None
         line, byte, other = _undecodable(file, dialect.encoding)
         hint = dialect.hint("encoding", other).replace(": ", ", or set ", 1)
         raise UserError(f"{shown}: line {line}, byte {byte} is not {dialect.encoding}: save it as that{hint}") from None
@@ -161,7 +182,7 @@ def read_one(path: str, named: str, dialect: Dialect) -> Table:
 
 def columns_of(frame: pd.DataFrame) -> str:
     """Return which columns a table has, for a message that one is missing."""
-    return f"it has: {', '.join(repr(str(name)) for name in frame.columns[:12])}"
+    return f"it has: {', '.join(repr(str(name)[:60]) for name in frame.columns[:12])}"
 
 
 @contextmanager
@@ -184,6 +205,13 @@ def _open(file: str) -> Iterator[tuple[IO[bytes], str]]:
                 raise UserError(f"{file}: {listed}; it needs one table: unpack it, and name the file or the folder")
             with archive.open(members[0]) as inner:
                 yield inner, members[0]
+
+
+def _packed(file: str) -> str | None:
+    """Return what a file is by its first bytes, None for text."""
+    with _open(file) as (stream, _):
+        begin = stream.read(8)
+    return next((what for signature, what in SIGNATURES.items() if begin.startswith(signature)), None)
 
 
 def _undecodable(file: str, encoding: str) -> tuple[int, int, str]:
@@ -217,16 +245,23 @@ def _parquet(stream: IO[bytes]) -> pd.DataFrame:
 def _delimited(
     text: IO[str], file: str, dialect: Dialect, *, is_tsv: bool, keep_blank: bool, label: str | None
 ) -> Table:
-    first = next(text, None)
+    above = 0  # blank lines
+    while (first := next(text, None)) is not None and not first.strip():
+        above += 1
     if first is None:
         raise UserError(f"{file}: is empty; it needs a line with the names of the columns, and rows")
+    if re.fullmatch(r"sep=.\s*", first, re.IGNORECASE):
+        raise UserError(
+            f"{file}: line {above + 1} tells Excel the separator: delete it"
+            + dialect.hint("separator", TAB if first[4] == "\t" else f"'{first[4]}'").replace(": ", ", and set ", 1)
+        )
     is_quoted = dialect.quoting == "quoted" or (dialect.quoting == "auto" and (not is_tsv or first.startswith('"')))
     separator = "\t" if dialect.separator == TAB else dialect.separator or ("\t" if is_tsv else ",")
     csv.field_size_limit(LONGEST)
     quoting: Any = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
     record: list[str] = []  # the lines of a row
     reader = csv.reader(_noted(chain([first], text), record), delimiter=separator, quoting=quoting, strict=True)
-    rows = _numbered(reader, file, dialect, is_quoted=is_quoted)
+    rows = _numbered(reader, file, dialect, above, is_quoted=is_quoted)
     names = dialect.names
     if names is None:
         names = _header(next(rows)[1], file)
@@ -234,7 +269,7 @@ def _delimited(
     frames: list[pd.DataFrame] = []
     chunk: list[list[str]] = []
     lines: list[int] = []
-    blank_lines = 0
+    blank_lines = above
     suspects: list[Record] = []
     for line, row in rows:
         if row:
@@ -305,17 +340,23 @@ def _check_records(file: str, dialect: Dialect, frame: pd.DataFrame, suspects: l
             )
 
 
-def _numbered(reader: Any, file: str, dialect: Dialect, *, is_quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the line that it begins in. Raises UserError where quotes do not match."""
-    line = 1
+def _numbered(
+    reader: Any, file: str, dialect: Dialect, above: int, *, is_quoted: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the line that it begins in, where `above` lines come before the reader's first.
+
+    Raises UserError where quotes do not match.
+    """
+    line = 1 + above
     try:
         for row in reader:
             yield line, row
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + above
     except csv.Error as error:
         if not is_quoted:
             raise UserError(f"{file}: line {line}: {one_line(error)}") from None
-        lines = f"line {line}" if reader.line_num <= line else f"lines {line} to {reader.line_num}"
+        last = reader.line_num + above
+        lines = f"line {line}" if last <= line else f"lines {line} to {last}"
         raise UserError(
             f"{file}: the quotes in {lines} do not match: a field in quotes ends with one, and doubles those in it. If"
             f" quotes are part of the texts{dialect.hint('quoting', 'plain')}"
@@ -350,6 +391,8 @@ def _check(
     if len(row) != columns:
         whose = f"{len(dialect.names)} columns are named" if dialect.names else f"the header has {columns}"
         found = f"{file}: line {line} has {len(row)} field{'s' * (len(row) > 1)}, {whose}"
+        if columns == 1 and not dialect.names:
+            raise UserError(f"{found}; delete what is above the names of the columns, or put quotes around the text")
         if is_quoted:
             what = repr(separator) if len(row) > columns else "a line break"
             raise UserError(f"{found}; put quotes around a text that holds {what}")
@@ -382,7 +425,7 @@ def _json(text: IO[str], file: str) -> Table:
             numbered = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
             lines = [number for number, _ in numbered]
             rows.extend(json.loads(line) for _, line in numbered)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also numbers of more digits than Python reads
         where = "" if lines is None else f"line {lines[len(rows)]}: "
         raise UserError(f"{file}: {where}not JSON: {error}") from None
     if not rows:
@@ -399,8 +442,23 @@ def _json(text: IO[str], file: str) -> Table:
     ):
         raise UserError(f"{file}: is one object of columns; write an object per row: orient='records', lines=True")
     names = list(dict.fromkeys(chain.from_iterable(rows)))
-    frame = pd.DataFrame({name: pd.array([_cell(row.get(name)) for row in rows], dtype="str") for name in names})
-    return Table(frame, None if lines is None else np.array(lines, np.int64), 0)
+    nested = frozenset(name for name in names if any(_is_nested(row.get(name)) for row in rows))
+    columns = {name: [_cell(row.get(name)) for row in rows] for name in names}
+    try:
+        frame = pd.DataFrame({name: pd.array(cells, dtype="str") for name, cells in columns.items()})
+    except UnicodeEncodeError:
+        number = next(number for number, row in enumerate(rows) if _has_half_a_character(row))
+        where = f"row {number + 1}" if lines is None else f"line {lines[number]}"
+        raise UserError(f"{file}: {where} holds half a character (\\ud800 to \\udfff); write its text anew") from None
+    return Table(frame, None if lines is None else np.array(lines, np.int64), 0, nested)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | dict | np.ndarray)
+
+
+def _has_half_a_character(row: dict[str, Any]) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in json.dumps(row, ensure_ascii=False))
 
 
 def _cell(value: Any) -> str | None:

@@ -598,3 +598,95 @@ def test_a_file_that_is_no_table_by_its_name_is_refused(tmp_path: Path) -> None:
     )
     assert refusal(tmp_path / "tweets.txt") == f"fetch.path = {tmp_path / 'tweets.txt'}: {expected}"
     assert refusal(tmp_path) == f"fetch.path = {tmp_path}: {expected}"
+
+
+# What looks like something else
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("\n \ntext,label\na fine day,good\n", [("0", "a fine day", "good")]),
+        ("\n\ntext,label\na fine day\n", "t.csv: line 4 has 1 field, the header has 2; put quotes around"),
+        ('\n\ntext,label\n"a fine day,good\n', "t.csv: the quotes in line 4 do not match"),
+        ("\n\n", "t.csv: is empty; it needs a line with the names of the columns, and rows"),
+        (
+            "sep=;\ntext;label\na;good\n",
+            "t.csv: line 1 tells Excel the separator: delete it, and set fetch.csv.separator=';'",
+        ),
+        (
+            "sep=\t\ntext\tlabel\na\tgood\n",
+            "t.csv: line 1 tells Excel the separator: delete it, and set fetch.csv.separator=tab",
+        ),
+        (
+            "# my export\ntext,label\na fine day,good\n",
+            "t.csv: line 2 has 2 fields, the header has 1; delete what is above the names of the columns, or",
+        ),
+    ],
+)
+def test_what_stands_above_the_header_is_skipped_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, expected: str | list[tuple[str, str, str]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text(content)
+    if isinstance(expected, list):
+        assert brief(rows_at("t.csv")) == expected
+        assert own_tables.table("t.csv", columns()).notes == ["t.csv: 2 blank lines left out"]
+    else:
+        assert refusal("t.csv").startswith(expected)
+
+
+def test_a_packed_file_under_another_name_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    TABLE.to_csv("plain.csv", index=False)
+    content = Path("plain.csv").read_bytes()
+    with zipfile.ZipFile("inner.zip", "w") as archive:
+        archive.write("plain.csv")
+    TABLE.to_parquet("inner.parquet")
+    packed = {
+        gzip.compress(content): "compressed with gzip (.gz)",
+        bz2.compress(content): "compressed with bzip2 (.bz2)",
+        lzma.compress(content): "compressed with xz (.xz)",
+        Path("inner.zip").read_bytes(): "a ZIP archive (.zip) or an Excel file, which has to be saved as CSV",
+        Path("inner.parquet").read_bytes(): "Parquet (.parquet)",
+    }
+    for content, what in packed.items():
+        Path("t.csv").write_bytes(content)
+        assert refusal("t.csv") == f"t.csv: is {what}, and not what its name says; give it the name for that"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_lists_and_objects_are_no_words(tmp_path: Path, suffix: str, column: str) -> None:
+    rows: list[dict[str, Any]] = [{**row, "more": [1]} for row in TABLE.to_dict("records")]
+    for name, given in (("good", rows), ("bad", [{**row, column: [row[column]]} for row in rows])):
+        path, frame = tmp_path / f"{name}{suffix}", pd.DataFrame(given)
+        frame.to_parquet(path) if suffix == ".parquet" else frame.to_json(path, orient="records", lines=True)
+    assert brief(rows_at(tmp_path / f"good{suffix}")) == ROWS
+    assert refusal(tmp_path / f"bad{suffix}") == (
+        f"bad{suffix}: column {column!r} holds lists or objects; it needs a word or a number in each row"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a \\ud83d", "label": "good"}', "line 2 holds half a character"),
+        ('{"text": "a", "label": ' + "9" * 5000 + "}", "line 2: not JSON: Exceeds the limit"),
+    ],
+)
+def test_what_python_cannot_hold_is_named_by_its_line(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "label": "bad"}\n' + line + "\n")
+    assert message in refusal(tmp_path / "t.jsonl")
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("good,a,b\n")
+    assert refusal(tmp_path / "t.csv", names=["label", "text", "text"]) == (
+        "fetch.csv.names: has 'text' twice; name each column once"
+    )
+
+
+def test_a_header_of_a_million_letters_is_refused_at_once_and_in_short(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{'x ' * 500_000}y,label\n1,2\n")
+    assert len(refusal(tmp_path / "t.csv")) < 300

@@ -23,6 +23,12 @@ def raw(**changes: Any) -> pd.DataFrame:
     return pd.DataFrame(frame | changes)
 
 
+def test_a_label_that_needs_quotes_in_yaml_is_told_so() -> None:
+    rows = raw(label=["007", "+1", "007", "+1", "007"])
+    with pytest.raises(UserError, match=r"^label '007' is not one of 7, 1 in rows .*; YAML reads 007 as 7: put"):
+        raw_rows.check(Read(rows, ["7", "1"], {}), max_chars=5)
+
+
 def test_rows_that_fit_the_schema_pass() -> None:
     raw_rows.check(Read(raw(), ["a", "b"], {}), max_chars=5)
 
