@@ -658,7 +658,9 @@ def test_a_packed_file_under_another_name_is_named(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("column", ["text", "label"])
 def test_lists_and_objects_are_no_words(tmp_path: Path, suffix: str, column: str) -> None:
-    rows: list[dict[str, Any]] = [{**row, "more": [1]} for row in TABLE.to_dict("records")]
+    rows: list[dict[str, Any]] = json.loads(TABLE.assign(more="").to_json(orient="records"))
+    for row in rows:
+        row["more"] = [1]
     for name, given in (("good", rows), ("bad", [{**row, column: [row[column]]} for row in rows])):
         path, frame = tmp_path / f"{name}{suffix}", pd.DataFrame(given)
         frame.to_parquet(path) if suffix == ".parquet" else frame.to_json(path, orient="records", lines=True)
