@@ -70,6 +70,7 @@ class Queue:
             self._file.execute("PRAGMA synchronous = FULL")
             self._file.execute(SCHEMA)
         except sqlite3.DatabaseError as error:
+            self._file.close()
             raise UserError(f"{path}: no queue ({error}); remove it to begin anew") from None
 
     @contextmanager

@@ -13,8 +13,10 @@ import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from repository import isolated
 from repository.git import git
@@ -49,7 +51,8 @@ def open_study(folder: Path, settings: SearchSettings, space: Space) -> optuna.S
     database, pruner = folder / "study.db", settings.pruner
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{database}",
+            # A connection for each question, closed after it: no pool would close those that are left.
+            storage=RDBStorage(f"sqlite:///{database}", engine_kwargs={"poolclass": NullPool}),
             study_name=settings.study,
             load_if_exists=True,
             direction="maximize",
