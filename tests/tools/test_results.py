@@ -32,8 +32,7 @@ def test_the_baseline_is_no_straw_man(report: Any) -> None:
 
 def test_the_transformer_beats_the_baseline_clearly(report: Any) -> None:
     [found] = [found for found in report["transformer_minus_baseline"] if found["score"] == "macro_f1"]
-    # The aim is 0.05. It is 0.044 on the present test split, and was 0.047 on the one before.
-    assert found["difference"] >= 0.04
+    assert found["difference"] >= 0.05
     assert found["interval"][0] > 0
 
 
