@@ -35,6 +35,14 @@ def check(loaded_tokenizer: tokenizer.Loaded, settings: Featurize) -> None:
         raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no words; it needs tokenizer.json")
     if not loaded_tokenizer.pads:
         raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no padding token; it needs one")
+    if not loaded_tokenizer.knows_unknown:
+        raise UserError(f"featurize.encoder = {settings.encoder}: its tokenizer has no unk_token; it needs one")
+    known, embeddings = loaded_tokenizer.tokens_known, loaded_tokenizer.embeddings
+    if -1 < embeddings < known:
+        raise UserError(
+            f"featurize.encoder = {settings.encoder}: its tokenizer has {known:,} tokens, and its config.json"
+            f" {embeddings:,} (vocab_size); they are not of one model"
+        )
     if -1 < loaded_tokenizer.positions < settings.max_length:
         raise UserError(
             f"featurize.max_length = {settings.max_length}:"

@@ -11,6 +11,7 @@ with the bytes of a run that was never interrupted.
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from pydantic import Field
 
 from tweets import command, environment, files, orphan, params
 from tweets.data.dataset import TRAIN, VALID
-from tweets.errors import UserError
+from tweets.errors import UserError, one_line
 from tweets.model import checkpoints, pretrained, transformer
 from tweets.model.device import DeviceName, Precision, choose_device, has_bf16, threads
 from tweets.text import token_arrays
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what follows is imported where training begins: see the top
 
 FEATURES, PREPARED = Path("data/features"), Path("data/prepared/prepared.json")
 LIVE = Path("dvclive")
+PADDING_TOLERANCE = 5e-4  # of a logit: kernels for other shapes round otherwise
 BISECTIONS = 50  # leave a width of 2e-15
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -141,13 +143,15 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> "PreT
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, settings.dropout)
-    classifier = pretrained.from_pretrained(
+    classifier, report = pretrained.from_pretrained(
         AutoModelForSequenceClassification,
         source,
         config=config,
         dtype=torch.float32,
         attn_implementation=attention(device),
+        output_loading_info=True,
     )
+    check_weights(report["missing_keys"], classifier.base_model_prefix, source)
     if settings.freeze_embeddings:
         freeze_word_vectors(classifier)
     transformer.read_first_token_only(classifier)
@@ -156,6 +160,49 @@ def build_model(features: dict[str, Any], settings: Train, device: str) -> "PreT
         torch.nn.init.eye_(pooler.weight)
         torch.nn.init.zeros_(pooler.bias)
     return classifier
+
+
+def check_weights(missing: Iterable[str], prefix: str, source: str) -> None:
+    """Raise UserError for weights that the encoder's folder lacks: transformers would draw them at random.
+
+    The head's are new anyway; so is the pooler of an encoder that comes without one.
+    """
+    if lacking := sorted(name for name in missing if name.startswith(f"{prefix}.") and ".pooler." not in name):
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise UserError(
+            f"featurize.encoder = {source}: its weights are not those of its config.json: no {lacking[0]}{more}"
+        )
+
+
+def check_use(classifier: "PreTrainedModel", rows: token_arrays.Encoded, pad: int, *, bf16: bool, source: str) -> None:
+    """Raise UserError for an encoder that cannot be used as the stages use one.
+
+    It has to take tokens and their mask, in bfloat16 too where that is asked for, and to give a row the same logits
+    whatever it is padded to: FNet, for example, reads the padding.
+    """
+    if classifier.config.is_encoder_decoder:
+        raise UserError(f"featurize.encoder = {source}: has a decoder; it needs an encoder alone")
+    device = classifier.device.type
+    ids, mask = (torch.from_numpy(array) for array in rows.padded(np.array([np.argmin(rows.lengths)]), pad))
+    wider = (0, int(rows.lengths.max()) - ids.shape[1])
+    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    padded = {
+        name: torch.nn.functional.pad(array, wider, value=pad if name == "input_ids" else 0)
+        for name, array in inputs.items()
+    }
+    try:
+        with torch.inference_mode():
+            one, other = classifier(**inputs).logits, classifier(**padded).logits
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                classifier(**inputs)
+    except Exception as error:  # noqa: BLE001  whatever a foreign architecture meets
+        hint = "; -S train.precision=fp32 may help" if bf16 else ""
+        raise UserError(f"featurize.encoder = {source}: cannot be used: {one_line(error)[:200]}{hint}") from None
+    if not torch.allclose(one, other, rtol=1e-3, atol=PADDING_TOLERANCE):
+        raise UserError(
+            f"featurize.encoder = {source}: reads the padding of a text, so that its neighbours in a batch would change"
+            " its label; it needs to follow the attention mask"
+        )
 
 
 def open_live(*, resume: bool) -> "Live":
@@ -184,7 +231,7 @@ def build_trainer(
         VALID: np.ones(len(split[VALID]), np.float32),
     }
     rows = {name: trainer.Rows(split[name], weights[name], pad) for name in weights}
-    return trainer.TweetTrainer(
+    made = trainer.TweetTrainer(
         model=build_model(features, settings, device),
         args=arguments(settings, folder, len(rows[TRAIN]), device),
         train_dataset=rows[TRAIN],
@@ -192,6 +239,9 @@ def build_trainer(
         data_collator=lambda batch: batch,  # Rows has made it
         compute_metrics=trainer.scores,
     )
+    bf16 = in_bfloat16(settings.precision, device)
+    check_use(made.model, split[TRAIN], pad, bf16=bf16, source=features["encoder"])
+    return made
 
 
 def train(settings: Train, features: dict[str, Any], folder: Path) -> "TweetTrainer":

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def stale(stage: PipelineStage, locked: dict[str, Any], made: dict[str, str]) ->
 def named_in(stage: PipelineStage) -> dict[str, set[str]]:
     """Return the names of a stage's deps, params and outs in dvc.yaml."""
     return {
-        "deps": {str(dep) for dep in stage.deps},
+        "deps": {normpath(str(dep)) for dep in stage.deps},
         "params": {name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params},
         "outs": {str(out) for out in stage.outs},
     }
@@ -111,7 +112,7 @@ def named_in(stage: PipelineStage) -> dict[str, set[str]]:
 def named_in_lock(locked: dict[str, Any]) -> dict[str, set[str]]:
     """Return the names of a stage's deps, params and outs in its entry of dvc.lock."""
     return {
-        "deps": {entry["path"] for entry in locked.get("deps", [])},
+        "deps": {normpath(entry["path"]) for entry in locked.get("deps", [])},
         "params": {name for values in locked.get("params", {}).values() for name in values},
         "outs": {entry["path"] for entry in locked.get("outs", [])},
     }

@@ -193,6 +193,26 @@ def test_a_tokenizer_without_a_padding_token_is_refused(encoder: Path) -> None:
     assert refusal() == "featurize.encoder = encoder: its tokenizer has no padding token; it needs one"
 
 
+def test_a_tokenizer_without_a_token_for_unknown_words_is_refused(encoder: Path) -> None:
+    """As those of bytes may be; the service counts unknown words."""
+    path = encoder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": None}))
+    assert refusal() == "featurize.encoder = encoder: its tokenizer has no unk_token; it needs one"
+
+
+@pytest.mark.parametrize("positions", [64, None])
+def test_a_tokenizer_of_another_model_is_refused(encoder: Path, positions: int | None) -> None:
+    """In both ways of reading it: where the positions are not told, transformers does."""
+    config = json.loads((encoder / "config.json").read_text())
+    changed = {**config, "vocab_size": 1000, "max_position_embeddings": positions}
+    (encoder / "config.json").write_text(json.dumps({key: each for key, each in changed.items() if each is not None}))
+    assert refusal() == (
+        "featurize.encoder = encoder: its tokenizer has 30,522 tokens, and its config.json 1,000 (vocab_size); they are"
+        " not of one model"
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [

@@ -17,6 +17,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from safetensors.torch import load_file, save_file
 
 from stages import train
 from tests.support.clones import ENVIRONMENT, ROOT
@@ -398,6 +399,51 @@ def test_an_encoder_of_another_architecture_trains_without_its_dropout_too(tmp_p
     built = train.build_model({"encoder": str(tmp_path), "labels": ["a", "b"]}, settings, "cpu")
     assert {p.p for p in built.modules() if isinstance(p, torch.nn.Dropout)} == {settings.dropout} == {0.0}
     assert built.config.id2label == {0: "a", 1: "b"}
+
+
+@pytest.mark.parametrize("change", ["prefix", "fewer"])
+def test_an_encoder_without_some_of_its_weights_is_refused(tiny_encoder: Path, tmp_path: Path, change: str) -> None:
+    """As one saved from torch's DataParallel: transformers would draw the missing ones at random, without a word."""
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    weights = load_file(folder / "model.safetensors")
+    if change == "prefix":
+        changed = {f"module.{name}": value for name, value in weights.items()}
+    else:
+        changed = {name: value for name, value in weights.items() if "layer.1.output" not in name}
+    save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"its weights are not those of its config\.json: no bert\..* and \d+ more$"):
+        train.build_model({"encoder": str(folder), "labels": LABELS}, settings(), "cpu")
+
+
+def used(config: transformers.PreTrainedConfig, *, bf16: bool = False) -> None:
+    """Try a tiny model with random weights as train does."""
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    rows = encoded([[5, 6, 7], [5, 6, 7, 8, 9, 10, 11, 12]], [0, 1])
+    train.check_use(model, rows, config.pad_token_id or 0, bf16=bf16, source="some/folder")
+
+
+def test_an_encoder_that_reads_the_padding_is_refused() -> None:
+    size = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    used(transformers.BertConfig(num_attention_heads=2, **size))
+    with pytest.raises(UserError, match=r"some/folder: reads the padding of a text, .* to follow the attention mask"):
+        used(transformers.FNetConfig(initializer_range=0.5, **size))
+
+
+def test_an_encoder_with_a_decoder_is_refused() -> None:
+    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    size |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": 50}
+    with pytest.raises(UserError, match="some/folder: has a decoder; it needs an encoder alone"):
+        used(transformers.BartConfig(**size))
+
+
+def test_an_encoder_that_knows_no_bfloat16_is_refused_with_a_way_out() -> None:
+    config = transformers.DebertaConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        relative_attention=True, pos_att_type=["c2p", "p2c"],
+    )  # fmt: skip
+    used(config)
+    with pytest.raises(UserError, match=r"some/folder: cannot be used: .*; -S train\.precision=fp32 may help$"):
+        used(config, bf16=True)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -133,6 +133,13 @@ def test_changed_data_that_dvc_add_tracks(clone: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("spelling", ["encoder/", "./encoder", "data/../encoder"])
+def test_a_path_that_dvc_spells_another_way(clone: Path, spelling: str) -> None:
+    set_param(clone, "featurize.encoder", spelling)
+    run(clone, "dvc", "repro", "--single-item", "featurize")
+    assert [fault for fault in in_lock(clone) if fault.startswith("featurize")] == []
+
+
 def test_other_weights_of_the_encoder(clone: Path) -> None:
     weights = clone / "encoder/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")

@@ -27,14 +27,16 @@ from scipy.sparse.csgraph import connected_components
 from tweets.text.cleaning import MENTION, replace_urls, unescape_html
 
 RUN = 6
-RETWEET = regex.compile(r"(?<![\p{Latin}\p{N}_])(?:rt|mt|via)\b(?=:?\s*@)", regex.IGNORECASE)
+RETWEET = regex.compile(r"(?<![\p{Latin}\p{N}_])(?:rt|mt|via)\b(?=\s*+:?+\s*+@)", regex.IGNORECASE)
 LATIN = r"[\p{Latin}\p{N}_]"  # a word of another script may touch what follows it
 EMOTICON = rf"""
     (?: [<>]? [:;=] [-o^*]? [()\[\]{{}}/\\|@*]+  # :-) ;( =/
-      | (?<!{LATIN}) [<>]? [:;=] [-o^*]? [dpox3]+ (?!{LATIN})  # :D ;P :3
+      | (?<!{LATIN}) [<>]? [:;=] [-o^*]? [dpoxc3]+ (?!{LATIN})  # :D ;P :c :3
+      | (?<!{LATIN}) d [-o^*]? [:;=] (?!\w)  # D:
       | (?<!\w) [()\[\]{{}}\\|@*]{{1,9}} [-o^*]? [:;=] (?!\w)  # (-:
       | <[/\\]?3+ (?!{LATIN})  # <3 </3
-      | (?<!{LATIN}) [-^>;t] _+ [-^<;t] (?!{LATIN}) | \^\^ )  # -_- ^_^ ^^
+      | (?<!{LATIN}) (?: [-^>;t] _+ [-^<;t] | [\^>;t] [_.-]{{1,3}} [\^<;t] | - \.{{1,3}} - ) (?!{LATIN})  # -_- T.T
+      | \^\^ )
 """
 TOKEN = regex.compile(
     rf"""
@@ -42,13 +44,16 @@ TOKEN = regex.compile(
     | [\p{{So}}\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}] [\U000e0020-\U000e007f]*  # emoji, and the tags of flags
     | [\p{{L}}\p{{M}}\p{{N}}]+
     | \?
-    | (?<! \w) [-−] (?= [.,]? \d)  # -5
+    | (?<! \w) - (?= \p{{Sc}}? [.,]? \d)  # -5
+    | (?<! =) [!=]=(?! =)  # == !=
     | (?! [|~=]) \p{{Sm}}  # C++, +5, arrows, < and ≠
     """,
     regex.VERBOSE,
 )
-QUESTION = regex.compile(r"[!?؟՞፧⸮]+|(?<=\p{Greek});")
-IGNORED = regex.compile(r"['’‘ʼ`]|[\p{Cf}\ufe0e\ufe0f](?<![\U000e0020-\U000e007f])")
+QUESTION = regex.compile(r"[!?؟՞፧⸮]+(?!=)|(?<=\p{Greek});")
+# The hyphens and apostrophes that keyboards and programs write instead of the plain ones.
+ALIKE = str.maketrans("\u2010\u2011\u2013\u2212´′’‘ʼ`", "----" + 6 * "'")
+IGNORED = regex.compile(r"'|[\p{Cf}\ufe0e\ufe0f](?<![\U000e0020-\U000e007f])")
 UNSPACED = regex.compile(
     r"(?P<han>(?:[\p{Han}\p{Hiragana}\p{Katakana}ー]\p{M}*\ ?)+)"
     r"|(?P<thai>(?:[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*\ ?)+)"
@@ -74,13 +79,12 @@ def key(text: str) -> str:
     They are set off by spaces, in NFKC. Links, mentions, retweet marks and other punctuation are left out. A tweet
     without any of these parts is its own key.
     """
-    bare = unescape_html(text)
-    if "@" in bare:
-        bare = RETWEET.sub(" ", bare)
-    bare = MENTION.sub(" ", replace_urls(" ", bare))
+    bare = replace_urls(" ", unescape_html(text)).translate(ALIKE)  # links end in the … that NFKC takes apart
     if not bare.isascii():
         bare = unicodedata.normalize("NFKC", bare)
-    bare = QUESTION.sub(lambda run: " ? " if run[0].strip("!") else " ", IGNORED.sub("", bare.lower()))
+    if "@" in bare:
+        bare = MENTION.sub(" ", RETWEET.sub(" ", bare))
+    bare = QUESTION.sub(lambda run: " ? " if run[0].strip("!") else " ", IGNORED.sub("", bare.casefold()))
     return " ".join(TOKEN.findall(bare)) or text.strip()
 
 

@@ -61,7 +61,7 @@ def table(path: str, settings: CsvColumns) -> Read:
     in folders named for it): train, valid (validation, val, dev) and test. Raises UserError for everything that is
     wrong with them.
     """
-    files = table_files.find(path, "fetch.path", FOLDERS)
+    files, rest = table_files.find(path, "fetch.path", FOLDERS)
     left_out = [file for file in files if len(files) > 1 and SUBMISSION.search(_name(file, path))]
     files = [file for file in files if file not in left_out]
     if not files:
@@ -69,6 +69,7 @@ def table(path: str, settings: CsvColumns) -> Read:
             f"{path}: has forms for answers only, such as {_name(left_out[0], path)}; it needs tables with labels"
         )
     notes = [f"{_name(file, path)} is no split: left out" for file in left_out]
+    notes += [f"{each.rstrip('/').rsplit('/', 1)[-1]}{'/' * each.endswith('/')} is no table: left out" for each in rest]
     by_split = len(files) > 1
     if by_split and settings.split:
         raise UserError(

@@ -40,6 +40,7 @@ ARCHIVE = ".zip"
 NAMES = f"{', '.join(KINDS)}; each also with {', '.join(COMPRESSIONS)}, or alone in a {ARCHIVE}"
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}  # as -S takes them
 TAB = "tab"
+IGNORED = re.compile(r"(?:^|/)[._][^/]*/?$|[.](?:md|dvc)$")  # hidden files, and those about the folder
 SIGNATURES = {
     b"\x1f\x8b": "compressed with gzip (.gz)",
     b"BZh": "compressed with bzip2 (.bz2)",
@@ -110,10 +111,11 @@ def without_query(name: str) -> str:
     return re.split(r"[?#]", name)[0] if is_url else name
 
 
-def find(path: str, named: str, folders: Iterable[str] = ()) -> list[str]:
+def find(path: str, named: str, folders: Iterable[str] = ()) -> tuple[list[str], list[str]]:
     """Return the tables at `path`, which `named` gave: itself, or those in the folder that it is, in order.
 
-    Those in its subfolders named in `folders` count as in it. Raises UserError where there is none.
+    Those in its subfolders named in `folders` count as in it. What else is in the folder comes second. Raises UserError
+    where there is no table.
     """
     try:
         fs, root = fsspec.core.url_to_fs(path)
@@ -127,7 +129,8 @@ def find(path: str, named: str, folders: Iterable[str] = ()) -> list[str]:
     files = [file for file in paths if kind(file) and not file.rsplit("/", 1)[-1].startswith((".", "_"))]
     if not files:
         raise UserError(f"{named} = {path}: no table; the name of one ends in {NAMES}")
-    return [fs.unstrip_protocol(file) for file in files]
+    rest = [file for file in paths if file not in files and not IGNORED.search(file)]
+    return [fs.unstrip_protocol(file) for file in files], rest
 
 
 def _in_folder(fs: Any, root: str, folders: set[str]) -> Iterator[str]:
@@ -136,6 +139,8 @@ def _in_folder(fs: Any, root: str, folders: set[str]) -> Iterator[str]:
             yield entry["name"]
         elif entry["name"].rstrip("/").rsplit("/", 1)[-1].lower() in folders:
             yield from _in_folder(fs, entry["name"], folders)
+        else:
+            yield f"{entry['name'].rstrip('/')}/"
 
 
 def read(file: str, dialect: Dialect, *, keep_blank: bool = False, label: str | None = None) -> Table:
@@ -174,7 +179,7 @@ def read(file: str, dialect: Dialect, *, keep_blank: bool = False, label: str | 
 
 def read_one(path: str, named: str, dialect: Dialect) -> Table:
     """Return the one table at `path`, with its blank lines. Raises UserError as `read` does, and for several tables."""
-    [file, *others] = find(path, named)
+    [file, *others], _ = find(path, named)
     if others:
         raise UserError(f"{path}: a folder of {len(others) + 1} tables; it needs one file")
     return read(file, dialect, keep_blank=True)
@@ -251,9 +256,9 @@ def _delimited(
     if first is None:
         raise UserError(f"{file}: is empty; it needs a line with the names of the columns, and rows")
     if re.fullmatch(r"sep=.\s*", first, re.IGNORECASE):
+        where = f" in {dialect.setting.format('separator', '').rstrip(' =')}" if dialect.setting else ""
         raise UserError(
-            f"{file}: line {above + 1} tells Excel the separator: delete it"
-            + dialect.hint("separator", TAB if first[4] == "\t" else f"'{first[4]}'").replace(": ", ", and set ", 1)
+            f"{file}: line {above + 1} tells Excel the separator, {first[4]!r}: delete that line, and name it{where}"
         )
     is_quoted = dialect.quoting == "quoted" or (dialect.quoting == "auto" and (not is_tsv or first.startswith('"')))
     separator = "\t" if dialect.separator == TAB else dialect.separator or ("\t" if is_tsv else ",")
@@ -292,7 +297,7 @@ def _delimited(
     frames.append(_columns(chunk, names))
     frame = pd.concat(frames, ignore_index=True)
     if suspects and len(names) > 1:
-        _check_records(file, dialect, frame, suspects, label)
+        _check_records(file, dialect, frame, suspects, separator, label)
     return Table(frame, np.array(lines, np.int64), blank_lines)
 
 
@@ -311,7 +316,9 @@ def _noted(lines: Iterable[str], record: list[str]) -> Iterator[str]:
         yield line
 
 
-def _check_records(file: str, dialect: Dialect, frame: pd.DataFrame, suspects: list[Record], label: str | None) -> None:
+def _check_records(
+    file: str, dialect: Dialect, frame: pd.DataFrame, suspects: list[Record], separator: str, label: str | None
+) -> None:
     """Raise UserError for a row whose every line looks like a row: its quotes were not meant to hide line breaks.
 
     A line does where each of its fields is a number in a column of numbers, and one of the known values in a column of
@@ -332,7 +339,7 @@ def _check_records(file: str, dialect: Dialect, frame: pd.DataFrame, suspects: l
         if all(re.fullmatch(NUMBER, row[place]) for row in rows for place in numbers) and all(
             row[place] in values for row in rows for place, values in known.items()
         ):
-            example = ",".join(record.fields[0])[:50]
+            example = separator.join(record.fields[0])[:50]
             raise UserError(
                 f"{file}: the quotes in line {record.line} open a field that holds whole rows, from {example!r} on;"
                 f" close them, or, if quotes are part of the texts{dialect.hint('quoting', 'plain')}. If the field is"
@@ -420,11 +427,11 @@ def _json(text: IO[str], file: str) -> Table:
     rows: list[Any] = []
     try:
         if content.lstrip().startswith("["):
-            rows = json.loads(content)
+            rows = json.loads(content, object_pairs_hook=_object)
         else:
             numbered = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
             lines = [number for number, _ in numbered]
-            rows.extend(json.loads(line) for _, line in numbered)
+            rows.extend(json.loads(line, object_pairs_hook=_object) for _, line in numbered)
     except ValueError as error:  # also numbers of more digits than Python reads
         where = "" if lines is None else f"line {lines[len(rows)]}: "
         raise UserError(f"{file}: {where}not JSON: {error}") from None
@@ -451,6 +458,14 @@ def _json(text: IO[str], file: str) -> Table:
         where = f"row {number + 1}" if lines is None else f"line {lines[number]}"
         raise UserError(f"{file}: {where} holds half a character (\\ud800 to \\udfff); write its text anew") from None
     return Table(frame, None if lines is None else np.array(lines, np.int64), 0, nested)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice in an object")
+    return content
 
 
 def _is_nested(value: Any) -> bool:

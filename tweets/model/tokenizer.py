@@ -34,6 +34,9 @@ class Loaded:
     encode: Tokenizer
     words: int  # in its vocabulary, special tokens left out
     pads: bool  # has a token for padding
+    knows_unknown: bool  # has a token for what is not in its vocabulary
+    tokens_known: int  # by the tokenizer
+    embeddings: int  # of tokens, that the encoder has; -1: its configuration does not say
     positions: int  # tokens that its encoder takes; -1: any number
     tokens: Callable[[Sequence[int]], list[str]]  # by their numbers
     save: Callable[[Path], object]  # into a folder that transformers' AutoTokenizer reads
@@ -51,7 +54,8 @@ def load(name: str, max_length: int) -> Loaded:
         raise UserError(f"featurize.encoder = {name}: cannot be loaded: {one_line(error)[:300]}") from None
     if not set(special.values()) <= tokenizer.get_vocab().keys():
         return _by_transformers(name, max_length)
-    return _by_tokenizers(tokenizer, special, positions, max_length)
+    embeddings = _read(folder / "config.json").get("vocab_size", -1)
+    return _by_tokenizers(tokenizer, special, positions, embeddings, max_length)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -87,7 +91,9 @@ def usable_positions(model_type: str | None, positions: int, padding: int | None
     return positions - (padding or 0) - 1 if positions > 0 and model_type in AFTER_PADDING else positions
 
 
-def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int, max_length: int) -> Loaded:
+def _by_tokenizers(
+    tokenizer: Tokenizer, special: dict[str, str], positions: int, embeddings: int, max_length: int
+) -> Loaded:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     kept = Tokenizer.from_str(tokenizer.to_str())
@@ -104,6 +110,9 @@ def _by_tokenizers(tokenizer: Tokenizer, special: dict[str, str], positions: int
         encode=tokenizer,
         words=tokenizer.get_vocab_size() - len(set(special.values())),
         pads=True,
+        knows_unknown=True,
+        tokens_known=max(tokenizer.get_vocab().values(), default=-1) + 1,
+        embeddings=embeddings,
         positions=positions,
         tokens=lambda numbers: [str(tokenizer.id_to_token(number)) for number in numbers],
         save=save,
@@ -128,6 +137,9 @@ def _by_transformers(name: str, max_length: int) -> Loaded:
         encode=token_arrays.backend(tokenizer, max_length),
         words=len(tokenizer) - len(tokenizer.all_special_tokens),
         pads=tokenizer.pad_token_id is not None,
+        knows_unknown=tokenizer.unk_token_id is not None,
+        tokens_known=max(tokenizer.get_vocab().values(), default=-1) + 1,
+        embeddings=getattr(config, "vocab_size", -1),
         positions=usable_positions(config.model_type, positions, config.pad_token_id),
         tokens=tokenizer.convert_ids_to_tokens,
         save=tokenizer.save_pretrained,

@@ -612,11 +612,11 @@ def test_a_file_that_is_no_table_by_its_name_is_refused(tmp_path: Path) -> None:
         ("\n\n", "t.csv: is empty; it needs a line with the names of the columns, and rows"),
         (
             "sep=;\ntext;label\na;good\n",
-            "t.csv: line 1 tells Excel the separator: delete it, and set fetch.csv.separator=';'",
+            "t.csv: line 1 tells Excel the separator, ';': delete that line, and name it in fetch.csv.separator",
         ),
         (
             "sep=\t\ntext\tlabel\na\tgood\n",
-            "t.csv: line 1 tells Excel the separator: delete it, and set fetch.csv.separator=tab",
+            "t.csv: line 1 tells Excel the separator, '\\t': delete that line, and name it in fetch.csv.separator",
         ),
         (
             "# my export\ntext,label\na fine day,good\n",
@@ -692,3 +692,32 @@ def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
 def test_a_header_of_a_million_letters_is_refused_at_once_and_in_short(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"{'x ' * 500_000}y,label\n1,2\n")
     assert len(refusal(tmp_path / "t.csv")) < 300
+
+
+def test_what_else_is_in_a_folder_is_told(tmp_path: Path) -> None:
+    for name in ("train.csv", "train/sub/1.csv", "more/valid.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        TABLE.to_csv(tmp_path / name, index=False)
+    for name in ("test.xlsx", "notes.txt", "README.md", ".hidden", "train.csv.dvc"):
+        (tmp_path / name).write_text("")
+    read = own_tables.table(str(tmp_path), columns())
+    assert brief(read.rows) == ROWS
+    assert sorted(read.notes) == [
+        "more/ is no table: left out", "notes.txt is no table: left out", "sub/ is no table: left out",
+        "test.xlsx is no table: left out",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_key_that_comes_twice_in_an_object_is_refused(tmp_path: Path, as_list: bool) -> None:
+    row = '{"text": "a", "label": "good", "text": "b"}'
+    (tmp_path / "t.json").write_text(f"[{row}]" if as_list else f"{row}\n{row}\n")
+    where = "" if as_list else "line 1: "
+    assert refusal(tmp_path / "t.json").endswith(f"t.json: {where}not JSON: 'text' comes twice in an object")
+
+
+def test_rows_in_a_field_are_shown_with_their_separator(tmp_path: Path) -> None:
+    lines = [f"{number};text {number};{'good' if number % 2 else 'bad'}" for number in range(30)]
+    lines[3], lines[5] = '3;"oops;good', '5;oops";good'
+    (tmp_path / "t.csv").write_text("\n".join(["id;text;label", *lines]) + "\n")
+    assert "holds whole rows, from '3;\"oops;good' on" in refusal(tmp_path / "t.csv", separator=";")
