@@ -454,9 +454,9 @@ def _json(text: IO[str], file: str) -> Table:
     try:
         frame = pd.DataFrame({name: pd.array(cells, dtype="str") for name, cells in columns.items()})
     except UnicodeEncodeError:
-        number = next(number for number, row in enumerate(rows) if _has_half_a_character(row))
+        number = next(number for number, row in enumerate(rows) if _has_lone_surrogate(row))
         where = f"row {number + 1}" if lines is None else f"line {lines[number]}"
-        raise UserError(f"{file}: {where} holds half a character (\\ud800 to \\udfff); write its text anew") from None
+        raise UserError(f"{file}: {where} has a lone surrogate (\\ud800 to \\udfff); remove it") from None
     return Table(frame, None if lines is None else np.array(lines, np.int64), 0, nested)
 
 
@@ -472,7 +472,7 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, list | dict | np.ndarray)
 
 
-def _has_half_a_character(row: dict[str, Any]) -> bool:
+def _has_lone_surrogate(row: dict[str, Any]) -> bool:
     return any("\ud800" <= sign <= "\udfff" for sign in json.dumps(row, ensure_ascii=False))
 
 

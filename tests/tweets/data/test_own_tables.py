@@ -673,7 +673,7 @@ def test_lists_and_objects_are_no_words(tmp_path: Path, suffix: str, column: str
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "a \\ud83d", "label": "good"}', "line 2 holds half a character"),
+        ('{"text": "a \\ud83d", "label": "good"}', "line 2 has a lone surrogate"),
         ('{"text": "a", "label": ' + "9" * 5000 + "}", "line 2: not JSON: Exceeds the limit"),
     ],
 )
