@@ -3,7 +3,8 @@
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
+
+from tweets.model.portable import processor
 
 
 def machine() -> dict[str, str | int]:
@@ -15,11 +16,3 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("dvc", "torch", "transformers")},
     }
-
-
-def processor() -> str:
-    """Return the model's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

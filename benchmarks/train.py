@@ -5,7 +5,7 @@
 Run it where `dvc repro` or `dvc pull` has made data/features. Every way trains the same model for STEPS batches of real
 tweets, which are tokenised already, in each round, and by turns:
 
-- this project: stages/train.py with params.yaml;
+- this project: stages/train.py with params.yaml, in the precision `auto`;
 - Trainer as documented: the settings of transformers' guide to text classification (float32, each batch padded to its
   longest tweet, drawn at random);
 - Trainer, tuned: with its own switches for bfloat16, batches of like lengths and several batch sizes, and the attention
@@ -46,7 +46,8 @@ from stages import train
 from tweets import command, files, params
 from tweets.data.dataset import TRAIN, VALID
 from tweets.model import pretrained
-from tweets.model.device import Precision, choose_device, threads
+from tweets.model.device import choose_device, threads
+from tweets.model.portable import Precision
 from tweets.model.trainer import scores
 from tweets.text import token_arrays
 
@@ -92,13 +93,16 @@ class Work:
 
     @classmethod
     def load(cls, **changes: Any) -> "Work":
-        """Return the work of params.yaml, with changes to its section `train`, on data/features."""
-        settings = dataclasses.replace(params.load("train", train.Train), **changes)
+        """Return the work of params.yaml, with changes to its section `train`, on data/features.
+
+        In the precision that is fastest here, where `changes` names no other.
+        """
+        settings = dataclasses.replace(params.load("train", train.Train), **{"precision": "auto"} | changes)
         return cls(
             settings=settings,
             features=files.read_json(train.FEATURES / "features.json"),
             split={name: token_arrays.load(train.FEATURES / name) for name in (TRAIN, VALID)},
-            device=choose_device(settings.device),
+            device=choose_device(settings.device, settings.precision),
         )
 
 

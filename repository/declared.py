@@ -95,9 +95,18 @@ def section(stage: str) -> Any:
     return next(section_classes, None)
 
 
-def params(stage: str) -> set[str]:
-    """Return the sections of params.yaml that a stage reads: its own, where its module declares one."""
-    return {stage} if section(stage) else set()
+def params(stage: str, root: Path = Path()) -> set[str]:
+    """Return what a stage reads of params.yaml: its section, where its module declares one, and params of others.
+
+    Those are the keys that `params.value` is called with, as literals in its script.
+    """
+    calls = (node for node in ast.walk(parsed(root / f"stages/{stage}.py")) if isinstance(node, ast.Call))
+    of_others = {
+        str(call.args[0].value)
+        for call in calls
+        if ast.unparse(call.func) == "params.value" and isinstance(call.args[0], ast.Constant)
+    }
+    return of_others | ({stage} if section(stage) else set())
 
 
 def kinds(stage: str) -> Iterator[tuple[str, Any]]:
@@ -147,7 +156,7 @@ def pipeline(root: Path) -> str:
     for stage, entry in content["stages"].items():
         others = [dep for dep in entry["deps"] if dep != LIBRARIES and not dep.endswith(".py")]
         entry["deps"] = [*others, *sorted({LIBRARIES} | code(stage, root))]
-        if sections := sorted(params(stage)):
+        if sections := sorted(params(stage, root)):
             entry["params"] = sections
         else:
             entry.pop("params", None)

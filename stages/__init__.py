@@ -15,8 +15,13 @@ if sys.version_info < (3, 11) or importlib.util.find_spec("pandera") is None:
         " first, or `make repro`, which does all of it".format(sys.executable, *sys.version_info[:2])
     )
 
-# OpenBLAS, in NumPy's and SciPy's wheels, picks its kernels by processor, and so the order of its sums. Here it gets a
-# choice that every x86-64 processor of the last ten years has, before NumPy is imported. NumPy's own kernels still
-# differ between processors, in a result's last bits.
+# NumPy, and OpenBLAS in its wheel and in SciPy's, pick their kernels by processor, and so the order of sums; OpenBLAS
+# also by the number of its threads. Here they get a choice that every x86-64 processor of the last ten years has,
+# before NumPy is imported, whatever the shell says. The same for PyTorch: tweets/model/portable.py.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ["OPENBLAS_CORETYPE"] = "Haswell"
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["NPY_DISABLE_CPU_FEATURES"] = "X86_V4 AVX512_ICL AVX512_SPR"
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # PyTorch's threads leave the cores to OpenBLAS while they wait
+    for name in ("NPY_ENABLE_CPU_FEATURES", "OMP_DYNAMIC", "OMP_THREAD_LIMIT"):
+        os.environ.pop(name, None)

@@ -11,17 +11,17 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 from tweets import command, environment, files, orphan, params
 from tweets.data import tables
 from tweets.data.dataset import TRAIN, VALID
 from tweets.errors import UserError, one_line
 from tweets.evaluation import metrics
-from tweets.model import tfidf
+from tweets.model import portable, tfidf
+from tweets.model.portable import Precision
 
-# Of the gradient, where fitting ends. At scikit-learn's 1e-4 the last bits of the features, which NumPy's kernels round
-# otherwise on another processor, decide 39 labels of 5,153 test tweets; at 1e-6 none.
+# Of the gradient, where fitting ends. At scikit-learn's 1e-4 the last bits of the features decide 39 labels of 5,153
+# test tweets; at 1e-6 none.
 TOLERANCE = 1e-6
 
 Ngrams = Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
@@ -36,7 +36,6 @@ class BaselineParams:
     min_df: Annotated[int, Field(ge=1)]  # tweets that an n-gram has to be in
     C: Annotated[float, Field(gt=0)]  # inverse strength of the L2 penalty
     max_iter: Annotated[int, Field(ge=1)]
-    threads: Annotated[int, Field(ge=1)]  # of the linear algebra; decides the result's last bits
 
 
 def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:
@@ -55,8 +54,7 @@ def fit(texts: list[str], classes: list[int], labels: list[str], settings: Basel
         ) from None
     print(f"baseline: {features.shape[0]:,} tweets, {features.shape[1]:,} n-grams")
     classifier = LogisticRegression(C=settings.C, max_iter=settings.max_iter, tol=TOLERANCE)
-    with threadpool_limits(settings.threads):
-        classifier.fit(features, classes)
+    classifier.fit(features, classes)
     return tfidf.Baseline(labels=labels, words=words, chars=chars, classifier=classifier)
 
 
@@ -64,6 +62,8 @@ def main() -> None:
     environment.check()
     orphan.end_with_parent()
     settings = params.load("baseline", BaselineParams)
+    if params.value("train.precision", Precision) == "portable":
+        portable.check_baseline()
     labels = files.read_json(Path("data/prepared/prepared.json"))["labels"]
     rows = {name: tables.read_parquet(Path(f"data/prepared/{name}.parquet")) for name in (TRAIN, VALID)}
     classes = {name: part["label"].map(labels.index).tolist() for name, part in rows.items()}

@@ -25,8 +25,9 @@ from tweets.data import tables
 from tweets.data.dataset import TEST, hash_of_ids
 from tweets.errors import UserError
 from tweets.evaluation import behaviour, metrics
-from tweets.model import tfidf, transformer
+from tweets.model import portable, tfidf, transformer
 from tweets.model.device import DeviceName, choose_device, threads
+from tweets.model.portable import Precision
 from tweets.text import token_arrays
 from tweets.text.cleaning import HASHTAG, NEGATION, has_emoji
 
@@ -228,8 +229,12 @@ def main() -> None:
     environment.check()
     orphan.end_with_parent()
     settings = params.load("evaluate", Evaluate)
+    precision = params.value("train.precision", Precision)
+    device = choose_device(settings.device, precision)
+    if precision == "portable":
+        portable.use()
     folder = Path("models/transformer")
-    classifier = transformer.load(folder, choose_device(settings.device), "fp32")
+    classifier = transformer.load(folder, device, "fp32")
     labels = classifier.labels
     rows = tables.read_parquet(Path(f"data/prepared/{TEST}.parquet"))
     tokens = token_arrays.load(Path("data/features") / TEST)

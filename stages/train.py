@@ -22,8 +22,9 @@ from pydantic import Field
 from tweets import command, environment, files, orphan, params
 from tweets.data.dataset import TRAIN, VALID
 from tweets.errors import UserError, one_line
-from tweets.model import checkpoints, pretrained, transformer
-from tweets.model.device import DeviceName, Precision, choose_device, has_bf16, threads
+from tweets.model import checkpoints, portable, pretrained, transformer
+from tweets.model.device import DeviceName, choose_device, has_bf16, threads
+from tweets.model.portable import Precision
 from tweets.text import token_arrays
 from tweets.text.cleaning import CleaningSettings
 
@@ -63,7 +64,7 @@ class Train:
     log_every: Count  # steps
     device: DeviceName
     precision: Precision
-    threads: Count
+    threads: Count  # on a CPU; with precision "portable" all cores multiply matrices, whatever their number
 
 
 def arguments(settings: Train, folder: Path, rows: int, device: str) -> "TrainingArguments":
@@ -224,7 +225,7 @@ def build_trainer(
 
     from tweets.model import trainer  # noqa: PLC0415
 
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, settings.precision)
     pad = AutoTokenizer.from_pretrained(FEATURES / "tokenizer").pad_token_id
     weights = {
         TRAIN: trainer.row_weights(split[TRAIN].confidence, settings.confidence_power),
@@ -248,7 +249,7 @@ def train(settings: Train, features: dict[str, Any], folder: Path) -> "TweetTrai
     """Train, from the newest checkpoint in `folder` if there is one, and return the trainer with the best weights."""
     from transformers import EarlyStoppingCallback, PrinterCallback  # noqa: PLC0415
 
-    from tweets.model.trainer import Curves, Report  # noqa: PLC0415
+    from tweets.model.trainer import Curves, Report, Weights  # noqa: PLC0415
 
     checkpoint = checkpoints.latest(folder)
     if checkpoint:
@@ -259,12 +260,18 @@ def train(settings: Train, features: dict[str, Any], folder: Path) -> "TweetTrai
     trainer = build_trainer(settings, features, split, folder)
     trainer.remove_callback(PrinterCallback)  # a line of each log
     trainer.add_callback(Report())
+    trainer.add_callback(Weights())
     trainer.add_callback(Curves(live))
     trainer.add_callback(EarlyStoppingCallback(settings.patience))
     args = trainer.args
+    described = "bf16" if args.bf16 else "fp32"
+    if settings.precision == "portable":
+        described += ", portable"
+        faster = choose_device("auto")
+        described += "" if faster == "cpu" else f" (-S train.precision=auto uses {faster})"
     print(
         f"train: {len(split[TRAIN]):,} tweets, {args.num_train_epochs} epochs, evaluated each {args.eval_steps} steps;"
-        f" {args.device.type}, {'bf16' if args.bf16 else 'fp32'}"
+        f" {args.device.type}, {described}"
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
@@ -301,10 +308,14 @@ def calibrate(trainer: "TweetTrainer") -> float:
 
 
 def summary(state: "TrainerState") -> dict[str, Any]:
-    """Return the content of metrics/train.json: the scores of the best evaluation, and how far training went."""
+    """Return the content of metrics/train.json: the scores of the best evaluation, and how far training went.
+
+    `weights` are hashes of the weights along the way: `make compare` names the first that differs.
+    """
     [best] = [log for log in state.log_history if log["step"] == state.best_global_step and "eval_macro_f1" in log]
     valid = {name: best[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
-    return {"valid": valid, "best_step": state.best_global_step, "steps": state.global_step}
+    weights = [{"step": log["step"], "sha256": log["weights"]} for log in state.log_history if "weights" in log]
+    return {"valid": valid, "best_step": state.best_global_step, "steps": state.global_step, "weights": weights}
 
 
 def curves(history: list[dict[str, float]]) -> dict[str, list[dict[str, Any]]]:
@@ -330,6 +341,8 @@ def main() -> None:
     # cuBLAS adds up in a fixed order only in a workspace of a fixed size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     settings = params.load("train", Train)
+    if settings.precision == "portable":
+        portable.use(training=True)
     features = files.read_json(FEATURES / "features.json")
     prepared = files.read_json(PREPARED)
     cleaning = params.build(CleaningSettings, prepared["cleaning"], f"{PREPARED}: cleaning")

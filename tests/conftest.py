@@ -96,9 +96,7 @@ def featurized(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> 
     """A workspace in which all is done that comes before training."""
     folder = tmp_path_factory.mktemp("featurized")
     made_up_tweets(240).to_csv(folder / "tweets.csv", index=False)
-    settings = shrunk_params(tiny_encoder, Path("tweets.csv"))
-    settings["train"]["precision"] = "fp32"
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "params.yaml").write_text(yaml.safe_dump(shrunk_params(tiny_encoder, Path("tweets.csv"))))
     shutil.copy(ROOT / "requirements.txt", folder)
     from stages import featurize, fetch, prepare
 

@@ -1,10 +1,11 @@
-"""Tell "reproduced" from "different": hold this tree's results against the committed ones.
+"""Tell "reproduced" from "different": compare this tree's results with the committed ones.
 
     python -m tools.compare
 
-On the processor model that the committed results were made on, every byte is the same and Git itself shows no change.
-On another one, training rounds differently. Then the data that is trained on must still be the same, byte for byte,
-and the scores must lie within TOLERANCES. Exits with 1 when they do not.
+Tells for each output whether it has the same bytes, and from which step on the trained weights differ. With
+`train.precision: portable` all bytes are the same on any x86-64 processor. In another precision training rounds by
+processor: then the data that is trained on must still be the same, byte for byte, and the scores must lie within
+TOLERANCES. Exits with 1 when they do not.
 """
 
 import json
@@ -42,13 +43,34 @@ def committed(path: str) -> str:
     return shown.stdout
 
 
-def hashes(lock: str) -> dict[str, str]:
-    """Return the hash of each output of the stages whose outputs are the same everywhere."""
+def hashes(lock: str) -> dict[str, dict[str, str]]:
+    """Return the hash of each output, by stage. Raises UserError when a stage of SAME_EVERYWHERE is missing."""
     stages = files.parse_yaml(lock, "dvc.lock")["stages"]
     missing = [name for name in SAME_EVERYWHERE if name not in stages]
     if missing:
         raise UserError(f"dvc.lock: no stage {missing[0]}; run `dvc repro`")
-    return {out["path"]: out["md5"] for name in SAME_EVERYWHERE for out in stages[name]["outs"]}
+    return {name: {out["path"]: out["md5"] for out in stage["outs"]} for name, stage in stages.items()}
+
+
+def compare_bytes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[str]:
+    """Return a line for each output, those marked with DIFFERENT that have other bytes and may not."""
+    lines = []
+    for stage, outs in before.items():
+        for path, expected in outs.items():
+            same = after.get(stage, {}).get(path) == expected
+            other = "DIFFERENT bytes" if stage in SAME_EVERYWHERE else "other bytes"
+            lines.append(f"{path}: {'same bytes: ok' if same else other}")
+    return lines
+
+
+def compare_weights(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return a line about the weights that both contents of metrics/train.json have noted, step by step."""
+    noted = [{entry["step"]: entry["sha256"] for entry in content.get("weights", [])} for content in (before, after)]
+    steps = sorted(noted[0].keys() | noted[1].keys())
+    first = next((step for step in steps if noted[0].get(step) != noted[1].get(step)), None)
+    if first is None:
+        return f"weights while training: the same at all {len(steps)} steps that were noted"
+    return f"weights while training: different at step {first}; the ones before that were noted are the same"
 
 
 def compare_scores(before: dict[str, Any], after: dict[str, Any], tolerances: dict[str, float]) -> list[str]:
@@ -71,13 +93,14 @@ def value(content: Any, name: str) -> float:
 
 
 def main() -> None:
-    lines = []
     try:
         here = hashes(Path("dvc.lock").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError("dvc.lock: no such file; run `dvc repro`") from None
-    for path, expected in hashes(committed("dvc.lock")).items():
-        lines.append(f"{path}: {'same bytes: ok' if here.get(path) == expected else 'DIFFERENT bytes'}")
+    lines = compare_bytes(hashes(committed("dvc.lock")), here)
+    same = all(line.endswith("same bytes: ok") for line in lines)
+    trained = "metrics/train.json"
+    lines.append(compare_weights(json.loads(committed(trained)), files.read_json(Path(trained))))
     for path, tolerances in TOLERANCES.items():
         before = json.loads(committed(path))
         lines += [f"{path}: score, committed, here, difference"]
@@ -85,7 +108,7 @@ def main() -> None:
     print("\n".join(lines))
     if any("DIFFERENT" in line for line in lines):
         sys.exit("compare: different: see the lines above")
-    print("compare: reproduced")
+    print(f"compare: reproduced: {'the same bytes' if same else 'other bytes, but scores within the tolerances'}")
 
 
 if __name__ == "__main__":

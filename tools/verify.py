@@ -62,7 +62,7 @@ def undeclared(stage: str, entry: dict[str, Any], root: Path) -> Iterator[str]:
     for path in sorted(dep for dep in deps - code if dep.endswith(".py")):
         yield f"{stage}: does not read {path}, which is among its deps in dvc.yaml"
     params = {name for name in entry.get("params", []) if isinstance(name, str)}
-    for name in sorted(declared.params(stage) - params):
+    for name in sorted(declared.params(stage, root) - params):
         yield f"{stage}: reads the section {name} of params.yaml, which is not among its params in dvc.yaml"
     outs = {
         next(iter(out)) if isinstance(out, dict) else out

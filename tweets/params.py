@@ -55,6 +55,19 @@ def load(name: str, cls: type[T], path: Path = Path("params.yaml")) -> T:
     return build(cls, values, f"{path}: {name}")
 
 
+def value(key: str, kind: Any, path: Path = Path("params.yaml")) -> Any:
+    """Return a param of another section, by its dotted key, as a `kind`. Raises UserError as `load` does."""
+    found: Any = read(path)
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise UserError(f"{path}: {key}: missing; it needs a value")
+        found = found[part]
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(found, strict=True)
+    except pydantic.ValidationError as error:
+        raise UserError("; ".join(_describe(f"{path}: {key}", detail) for detail in error.errors())) from None
+
+
 def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     """Return `values`, as they were read from a file, as a `cls`. Raises UserError as `load` does."""
     try:

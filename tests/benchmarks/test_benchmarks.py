@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import stages.train
-from benchmarks import dvc, environments, flame, imports, predict, profile, train, tricks, turns
+from benchmarks import dvc, environments, flame, imports, precisions, predict, profile, train, tricks, turns
 from tests.support.clones import ENVIRONMENT, MEASURED, ROOT, linked_environment, run
 from tests.support.made_up import made_up_tweets, set_param
 from tweets.errors import UserError
@@ -94,6 +94,17 @@ def test_train_measures_each_way_and_the_time_to_a_score(
     assert len(waits) == 2
     assert all(way["seconds"] > 0 for way in waits.values())
     assert "| padded to 128 |" in capsys.readouterr().out
+
+
+def test_each_precision_is_measured_in_a_process_of_its_own(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    report = report_of(precisions, monkeypatch, "--steps", "1", "--rounds", "1")
+    names = {"portable", "fp32", *(["bf16"] if has_bf16("cpu") else [])}
+    assert set(report["tweets_per_second"]) == names
+    assert all(found["median"] > 0 for found in report["tweets_per_second"].values())
+    assert "| portable |" in capsys.readouterr().out
 
 
 def test_tricks_leaves_out_one_after_the_other(

@@ -25,7 +25,8 @@ def test_each_stage_declares_its_code_the_pinned_libraries_and_its_section() -> 
     for stage in STAGES:
         deps = set(PIPELINE["stages"][stage]["deps"])
         assert {f"stages/{stage}.py", "tweets/params.py", "requirements.txt"} <= deps
-        assert PIPELINE["stages"][stage]["params"] == [stage]
+        others = {"baseline", "evaluate", "export"}
+        assert PIPELINE["stages"][stage]["params"] == [stage, *(["train.precision"] if stage in others else [])]
 
 
 def test_what_the_code_no_longer_reads_is_taken_out_and_what_it_reads_is_put_in(tmp_path: Path) -> None:
@@ -37,10 +38,13 @@ def test_what_the_code_no_longer_reads_is_taken_out_and_what_it_reads_is_put_in(
     )
     (tmp_path / "dvc.yaml").write_text(wrong)
     assert declared.pipeline(tmp_path) == text != wrong
-    (tmp_path / "stages/fetch.py").write_text("from tweets.data import split, sources\n")
+    (tmp_path / "stages/fetch.py").write_text(
+        "from tweets import params\nfrom tweets.data import split, sources\nparams.value('train.lr', float)\n"
+    )
     fetch = yaml.safe_load(declared.pipeline(tmp_path))["stages"]["fetch"]
     assert "tweets/data/split.py" in fetch["deps"]
     assert "${fetch.path}" in fetch["deps"]
+    assert fetch["params"] == ["fetch", "train.lr"]
     assert [stage for stage in STAGES if "${featurize.encoder}" in PIPELINE["stages"][stage]["deps"]] == [
         "featurize", "train",
     ]  # fmt: skip

@@ -34,7 +34,7 @@ def trained_workspace(folder: Path, encoder: Path, rows: pd.DataFrame, **setting
     """Make `folder` a workspace in which all is done that comes before evaluate."""
     rows.to_csv(folder / "tweets.csv", index=False)
     params = shrunk_params(encoder, Path("tweets.csv"))
-    params["train"] |= {"precision": "fp32", **settings}
+    params["train"] |= settings
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copy(ROOT / "requirements.txt", folder)
     with pytest.MonkeyPatch.context() as patch:

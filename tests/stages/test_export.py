@@ -19,8 +19,8 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from transformers import BertConfig, PreTrainedModel
 
 from stages import export
-from tests.support.clones import ROOT
-from tests.support.made_up import LABELS
+from tests.support.clones import ROOT, run
+from tests.support.made_up import LABELS, set_param
 from tweets import files
 from tweets.errors import UserError
 from tweets.evaluation import drift_statistics
@@ -36,13 +36,11 @@ Floats = npt.NDArray[np.float64]
 
 @pytest.fixture(scope="module")
 def written(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reproduced workspace in which export has run once more, in this process."""
+    """A reproduced workspace in which export has run once more."""
     folder = shutil.copytree(reproduced, tmp_path_factory.mktemp("export") / "written")
     shutil.rmtree(folder / ONNX)
     (folder / "metrics/export.json").unlink()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        export.main()
+    run(folder, "python", "-m", "stages.export")
     return folder
 
 
@@ -57,6 +55,7 @@ def here(written: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def copy(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that workspace as the current folder, to change."""
     folder = shutil.copytree(written, tmp_path / "copy")
+    set_param(folder, "train.precision", "fp32")  # to run export in this process
     monkeypatch.chdir(folder)
     return folder
 
@@ -146,7 +145,8 @@ def test_the_metrics_are_those_of_the_test_split(here: Path) -> None:
     for name, found in (("int8", int8), ("pytorch", pytorch)):
         assert report[name]["accuracy"] == pytest.approx(accuracy_score(truth, found.argmax(1)), rel=1e-4)
         assert report[name]["macro_f1"] == pytest.approx(f1_score(truth, found.argmax(1), average="macro"), rel=1e-4)
-        assert report[name]["log_loss"] == pytest.approx(log_loss(truth, found, labels=[0, 1, 2]), rel=1e-3)
+        # The report's int8 model is computed in float32, that one by this processor's int8 products.
+        assert report[name]["log_loss"] == pytest.approx(log_loss(truth, found, labels=[0, 1, 2]), rel=1e-2)
     assert report["agreement"] == pytest.approx((int8.argmax(1) == pytorch.argmax(1)).mean())
     assert report["pytorch"]["macro_f1"] == json.loads(Path("metrics/evaluate.json").read_text())["macro_f1"]
     assert report["bytes"]["onnx_int8"] == (ONNX / exported.MODEL).stat().st_size < report["bytes"]["onnx_float32"] / 3
@@ -187,12 +187,15 @@ def a_graph(weights: npt.NDArray[np.float32]) -> onnx.ModelProto:
 def test_each_output_has_its_own_scale() -> None:
     weights = np.array([[100, 0.001, 0], [-50, 0.002, 0], [1, -0.0005, 0]], np.float32)
     graph = a_graph(weights)
-    export.quantise(graph)
+    classifier = torch.nn.Linear(3, 3, bias=False)
+    classifier.weight.data = torch.from_numpy(weights.T.copy())
+    export.quantise(graph, classifier)
     assert sum(node.op_type == "DequantizeLinear" for node in graph.graph.node) == 1  # for both products
     found = {weight.name: numpy_helper.to_array(weight) for weight in graph.graph.initializer}
     assert found["w"].dtype == np.int8
     restored = found["w"] * found["w.scale"]
     assert (np.abs(restored - weights) <= found["w.scale"] / 2 * 1.0001).all()
+    assert (classifier.weight.detach().numpy() == restored.T).all()  # PyTorch computes with the same weights
     x = np.array([[1, 2, 3]], np.float32)
     [z] = ReferenceEvaluator(graph).run(None, {"x": x})
     assert z == pytest.approx(x @ restored @ restored, rel=1e-5)
@@ -208,7 +211,8 @@ def test_the_values_that_share_a_scale_divide_all_products(size: int, inner: int
     constants = [numpy_helper.from_array(weight, f"w{n}") for n, weight in enumerate(weights)]
     graph = helper.make_graph(nodes, "g", [begin], [end], constants)
     opset = helper.make_opsetid("", 20)
-    assert export.quantise(helper.make_model(graph, opset_imports=[opset], ir_version=10)) == group
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    assert export.quantise(model, torch.nn.Identity()) == group
 
 
 SETTINGS = export.Export(
@@ -286,7 +290,7 @@ def test_the_tail_of_the_binomial_distribution() -> None:
 
 
 def test_a_ruined_model_leaves_the_last_one_in_its_place(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ruin(graph: onnx.ModelProto) -> int:
+    def ruin(graph: onnx.ModelProto, classifier: torch.nn.Module) -> int:
         for weight in graph.graph.initializer:
             if weight.data_type == TensorProto.FLOAT and len(weight.dims) == 2:
                 weight.CopyFrom(numpy_helper.from_array(np.zeros(weight.dims, np.float32), weight.name))

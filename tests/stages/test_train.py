@@ -24,7 +24,7 @@ from tests.support.clones import ENVIRONMENT, ROOT
 from tests.support.made_up import LABELS, set_param
 from tweets import files, params
 from tweets.errors import UserError
-from tweets.model.trainer import Curves, LengthOrder, Rows, row_weights, scores
+from tweets.model.trainer import Curves, LengthOrder, Rows, Weights, row_weights, scores
 from tweets.text import token_arrays
 from tweets.text.cleaning import VERSION
 
@@ -218,6 +218,7 @@ def test_the_report_is_that_of_the_best_evaluation() -> None:
     history = [
         {"step": 2, "loss": 1.0},
         {"step": 2, "eval_loss": 0.9, "eval_accuracy": 0.7, "eval_macro_f1": 0.6},
+        {"step": 3, "weights": "a"},
         {"step": 4, "eval_loss": 0.8, "eval_accuracy": 0.6, "eval_macro_f1": 0.5},
     ]
     state = transformers.TrainerState(log_history=history, best_global_step=2, global_step=4)
@@ -225,6 +226,7 @@ def test_the_report_is_that_of_the_best_evaluation() -> None:
         "valid": {"accuracy": 0.7, "macro_f1": 0.6, "loss": 0.9},
         "best_step": 2,
         "steps": 4,
+        "weights": [{"step": 3, "sha256": "a"}],
     }
 
 
@@ -315,6 +317,21 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     assert curves_of_dvclive() == reference["curves"]
     goes_on = "train: going on from step" in capsys.readouterr().out
     assert goes_on == (complete or save > 1)
+
+
+def test_the_weights_are_noted_along_the_way_a_kill_notwithstanding(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Weights, "STEPS", 5)
+    uninterrupted, noted = run(), report()["weights"]
+    assert [entry["step"] for entry in noted] == list(range(5, report()["steps"] + 1, 5))
+    assert len({entry["sha256"] for entry in noted}) == len(noted)
+    shutil.rmtree("models")
+    run_until_killed(2)
+    assert run() == uninterrupted
+    set_param(ready, "train.seed", 1)
+    run()
+    assert {entry["sha256"] for entry in report()["weights"]}.isdisjoint(entry["sha256"] for entry in noted)
 
 
 def test_a_training_killed_where_it_stops_early_does_not_train_on(ready: Path) -> None:

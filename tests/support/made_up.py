@@ -98,14 +98,17 @@ def default_cleaning() -> dict[str, Any]:
 
 
 def shrunk_params(encoder: Path, source: Path) -> dict[str, Any]:
-    """Return params.yaml with only its sizes made small: the made-up tweets, the tiny encoder, a few steps."""
+    """Return params.yaml with its sizes made small: the made-up tweets, the tiny encoder, a few steps.
+
+    In float32: what is portable is so for a whole process, which other tests use too.
+    """
     params: dict[str, Any] = files.read_yaml(ROOT / "params.yaml")
     params["fetch"] |= {"source": "csv", "path": str(source)}
     params["fetch"]["csv"] |= {"id": "id", "confidence": "confidence"}
     params["featurize"] |= {"encoder": str(encoder), "max_length": 32}
     params["baseline"] |= {"min_df": 1}
     params["train"] |= {"lr": 0.003, "batch_size": 8, "epochs": 2, "min_steps": 1, "freeze_embeddings": False}
-    params["train"] |= {"log_every": 2, "evaluations": 4, "threads": 1}
+    params["train"] |= {"log_every": 2, "evaluations": 4, "threads": 1, "precision": "fp32"}
     params["evaluate"] |= {"resamples": 100, "threads": 1}
     params["export"] |= {"threads": 1}
     return params
@@ -132,6 +135,7 @@ def shrink(folder: Path, encoder: Path) -> None:
     run(folder, "dvc", "add", "--quiet", "data/external/tweets.csv")
     shutil.copytree(encoder, folder / "encoder")
     params = shrunk_params(Path("encoder"), Path("data/external/tweets.csv"))
+    params["train"]["precision"] = "portable"  # each stage is a process
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "dvc.lock").unlink(missing_ok=True)
     for name in ("metrics", "plots"):

@@ -20,7 +20,10 @@ SCORES = {metric.name: 0.5 for metric in metrics.METRICS} | {"accuracy": 0.8, "m
 METRICS: dict[str, Any] = {
     "metrics/evaluate.json": {**SCORES, "baseline_macro_f1": 0.7, "rows": 10, "models": []},
     "metrics/baseline.json": {"baseline_valid": SCORES},
-    "metrics/train.json": {"valid": {"accuracy": 0.8, "macro_f1": 0.79, "loss": 1e-05}, "best_step": 3},
+    "metrics/train.json": {
+        "valid": {"accuracy": 0.8, "macro_f1": 0.79, "loss": 1e-05},
+        "weights": [{"step": 100, "sha256": "a"}, {"step": 200, "sha256": "b"}],
+    },
 }
 LOCK: dict[str, Any] = {
     "schema": "2.0",
@@ -47,7 +50,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("metrics").mkdir()
     for path, content in METRICS.items():
         Path(path).write_text(json.dumps(content))
-    Path("dvc.lock").write_text(yaml.safe_dump(LOCK))
+    Path("dvc.lock").write_text(yaml.safe_dump(LOCK, sort_keys=False))
     git("init", "-q")
     git("add", "-A")
     git("commit", "-qm", "Reproduce")
@@ -80,16 +83,18 @@ def different(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_unchanged_results_are_reproduced(capsys: pytest.CaptureFixture[str]) -> None:
     compare.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:6] == [
+    assert lines[:8] == [
         "data/raw: same bytes: ok",
         "data/prepared: same bytes: ok",
         "metrics/prepare.json: same bytes: ok",
         "data/features: same bytes: ok",
+        "models/transformer: same bytes: ok",
+        "weights while training: the same at all 2 steps that were noted",
         "metrics/evaluate.json: score, committed, here, difference",
         "  macro_f1                   0.7900   0.7900  +0.0000  within 0.01: ok",
     ]
-    assert lines[-1] == "compare: reproduced"
-    assert len([line for line in lines if line.endswith(": ok")]) == 4 + (len(SCORES) + 1) + 3 + 3
+    assert lines[-1] == "compare: reproduced: the same bytes"
+    assert len([line for line in lines if line.endswith(": ok")]) == 5 + (len(SCORES) + 1) + 3 + 3
 
 
 @pytest.mark.usefixtures("repository")
@@ -98,8 +103,23 @@ def test_rounding_within_the_tolerances_is_reproduced(capsys: pytest.CaptureFixt
     change_hash("train", "6.dir")
     compare.main()
     out = capsys.readouterr().out
+    assert "models/transformer: other bytes\n" in out
     assert "  accuracy                   0.8000   0.8090  +0.0090  within 0.01: ok\n" in out
-    assert out.endswith("compare: reproduced\n")
+    assert out.endswith("compare: reproduced: other bytes, but scores within the tolerances\n")
+
+
+@pytest.mark.parametrize(
+    ("noted", "step"),
+    [({100: "a", 200: "c"}, 200), ({100: "b", 200: "b"}, 100), ({100: "a"}, 200), ({}, 100), ({50: "a"}, 50)],
+)
+@pytest.mark.usefixtures("repository")
+def test_the_first_step_with_other_weights_is_named(
+    noted: dict[int, str], step: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = METRICS["metrics/train.json"] | {"weights": [{"step": n, "sha256": h} for n, h in noted.items()]}
+    Path("metrics/train.json").write_text(json.dumps(trained))
+    compare.main()
+    assert f"weights while training: different at step {step}; " in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("repository")
@@ -141,7 +161,7 @@ def test_a_score_that_is_not_a_number_is_different() -> None:
 def test_what_is_held_against_is_the_commit_and_not_the_index() -> None:
     change_hash("fetch", "9.dir")
     git("add", "dvc.lock")
-    assert compare.hashes(compare.committed("dvc.lock"))["data/raw"] == "1.dir"
+    assert compare.hashes(compare.committed("dvc.lock"))["fetch"] == {"data/raw": "1.dir"}
 
 
 @pytest.mark.usefixtures("repository")

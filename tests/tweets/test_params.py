@@ -208,3 +208,24 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     assert refusal(path) == (
         f"{path}: not UTF-8: 'utf-8' codec can't decode byte 0xe9 in position 9: unexpected end of data"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": {"precision": "slow"}}, r"train\.precision = 'slow': should be 'fast' or 'exact'"),
+        ({"train": {}}, r"train\.precision: missing; it needs a value"),
+        ({"train": 3}, r"train\.precision: missing; it needs a value"),
+        ({}, r"train\.precision: missing; it needs a value"),
+    ],
+)
+def test_a_param_of_another_section_that_is_wrong_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=rf"^{path}: {message}$"):
+        params.value("train.precision", Literal["fast", "exact"], path)
+
+
+def test_a_param_of_another_section_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "train:\n  lr: 3e-05\n  precision: exact\n")
+    assert params.value("train.precision", Literal["fast", "exact"], path) == "exact"
+    assert params.value("train.lr", float, path) == 3e-5

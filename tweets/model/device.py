@@ -7,13 +7,23 @@ from typing import Literal
 import torch
 
 from tweets.errors import UserError
+from tweets.model.portable import Precision
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "bf16", "fp32"]
 
 
-def choose_device(name: DeviceName) -> str:
-    """Return the device to compute on. Raises UserError when the one asked for is not there."""
+def choose_device(name: DeviceName, precision: Precision = "auto") -> str:
+    """Return the device to compute on.
+
+    Raises UserError when the one asked for is not there, or is not the CPU that precision "portable" needs.
+    """
+    if precision == "portable":
+        if name in ("cuda", "mps"):
+            raise UserError(
+                f"device = {name}: train.precision = portable computes on a CPU; -S train.precision=fp32 uses {name},"
+                " and `make compare` then tells whether the scores are the same"
+            )
+        return "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"

@@ -12,7 +12,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from tweets.errors import UserError
 from tweets.evaluation import metrics
-from tweets.model import checkpoints
+from tweets.model import checkpoints, portable
 from tweets.progress import track
 from tweets.text import token_arrays
 
@@ -122,6 +122,17 @@ class Report(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self.progress.close()
+
+
+class Weights(TrainerCallback):
+    """Note a hash of the weights every so many steps, to find where two trainings part. Checkpoints keep the notes."""
+
+    STEPS = 100
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
+        if state.global_step % self.STEPS == 0:
+            weights = portable.hash_of(weight.detach().cpu() for weight in model.parameters())
+            state.log_history.append({"step": state.global_step, "weights": weights})
 
 
 class Curves(TrainerCallback):

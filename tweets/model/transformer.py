@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from tweets.errors import UserError, one_line
 from tweets.model import pretrained
-from tweets.model.device import Precision, has_bf16
+from tweets.model.device import has_bf16
+from tweets.model.portable import Precision
 from tweets.progress import track
 from tweets.text import cleaning, token_arrays
 from tweets.text.cleaning import CleaningSettings, clean
