@@ -11,12 +11,12 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import stages  # noqa: F401  sets up NumPy, which what follows imports
 from benchmarks import turns
 from benchmarks.machine import machine
-from tweets import command, files
-from tweets.model.device import has_bf16
+from tweets import command, files, markdown
 
 RESULT = Path("benchmarks/results/precisions.json")
 OURS = "portable"
@@ -42,6 +42,15 @@ def train_here(precision: str, steps: int) -> float:
         return train.speed(train.one_epoch, work, steps * work.settings.batch_size)()
 
 
+def table(ways: dict[str, Any]) -> str:
+    """Return a Markdown table of what was measured: medians [lowest, highest]."""
+    rows = []
+    for name, way in ways.items():
+        longer = turns.ratio(way["runs"], ways[OURS]["runs"])
+        rows.append((name, turns.Spread.of(way["runs"]), "" if name == OURS else longer))
+    return markdown.table(("precision", "training, tweets/s", "portable takes, times as long"), rows)
+
+
 def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--steps", type=int, default=40, help="of each way in a round")
@@ -51,15 +60,14 @@ def main() -> None:
     if options.only:
         print(train_here(options.only, options.steps))
         return
+    from tweets.model.device import has_bf16  # noqa: PLC0415  imports torch, as above
+
     precisions = [OURS, "fp32", *(["bf16"] if has_bf16("cpu") else [])]
     ways = {name: functools.partial(tweets_per_second, name, options.steps) for name in precisions}
     speeds = turns.by_turns(ways, options.rounds)
-    print(turns.table(speeds, ours=OURS, unit="tweets/s", higher_is_better=True))
-    report = {
-        "machine": machine(),
-        "steps": options.steps * options.rounds,
-        "tweets_per_second": turns.summary(speeds, ours=OURS, higher_is_better=True),
-    }
+    measured = turns.summary(speeds, ours=OURS, higher_is_better=True)
+    print(table(measured))
+    report = {"machine": machine(), "steps": options.steps * options.rounds, "tweets_per_second": measured}
     files.write_json(RESULT, report)
 
 

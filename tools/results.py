@@ -6,7 +6,7 @@ python -m tools.results
 from pathlib import Path
 from typing import Any
 
-from benchmarks import drift, load, monitoring, turns
+from benchmarks import drift, load, monitoring, precisions, turns
 from repository.git import git
 from tweets import command, files, markdown
 from tweets.evaluation.metrics import METRICS
@@ -91,6 +91,7 @@ def main() -> None:
     train, predict, loaded, soaked, data = (files.read_json(BENCHMARKS / f"{name}.json") for name in names)
     parts = [table(report), explanation(report), commit()]
     parts += [speeds(train["tweets_per_second"], "training, tweets/s")]
+    parts += [precisions.table(files.read_json(BENCHMARKS / "precisions.json")["tweets_per_second"])]
     parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s")]
     parts += [load.rates(loaded), f"{load.explain(loaded)}\n{load.explain_soak(soaked)}", data_speeds(data["sizes"])]
     parts += [drift.table(files.read_json(BENCHMARKS / "drift.json"))]
