@@ -23,7 +23,8 @@ IDENTITY = {
 os.environ |= {**IDENTITY, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 # Of commands in a clone: tests/bin and this Python first, wide tables, and nothing of a `make test` around these tests
 # or of what tests/__init__.py sets for this process.
-ELSEWHERE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "OPENBLAS_CORETYPE")
+ARITHMETIC = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "NPY_DISABLE_CPU_FEATURES", "OMP_WAIT_POLICY")
+ELSEWHERE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", *ARITHMETIC)
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name not in ELSEWHERE},
     "COLUMNS": "500",
