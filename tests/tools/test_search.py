@@ -17,7 +17,9 @@ import pytest
 import yaml
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.pool import NullPool
 
 from repository import isolated
 from tests.support.clones import ENVIRONMENT, commit, run, stages_run, unconfigured, wait_for
@@ -57,7 +59,9 @@ def lengthen(folder: Path) -> Path:
 
 
 def study_in(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="try", storage=f"sqlite:///{folder / FOLDER}/study.db")
+    # As the search does, without a pool, which would leave connections open.
+    storage = RDBStorage(f"sqlite:///{folder / FOLDER}/study.db", engine_kwargs={"poolclass": NullPool})
+    return optuna.load_study(study_name="try", storage=storage)
 
 
 def run_cache(folder: Path) -> set[Path]:
