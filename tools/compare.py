@@ -3,8 +3,8 @@
     python -m tools.compare
 
 Tells for each output whether it has the same bytes, and from which step on the trained weights differ. With
-`train.precision: portable` all bytes are the same on any x86-64 processor. In another precision training rounds by
-processor: then the data that is trained on must still be the same, byte for byte, and the scores must lie within
+`train.precision: portable` all bytes should be the same on any x86-64 processor. In another precision training rounds
+by processor: then the data that is trained on must still be the same, byte for byte, and the scores must lie within
 TOLERANCES. Exits with 1 when they do not.
 """
 
