@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from tweets.errors import UserError, one_line
 INTERRUPTIONS = 2  # after which an experiment runs again; with one more it has failed
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_AFTER_AN_ERROR = 5.0
+SECONDS_OF_A_WRITE = 0.02  # longer than DVCLive needs for a file, of which it writes one at each step
+READS = 5  # of a file that is being written
 SECONDS_BETWEEN_SIGNALS = 1.0  # of a shutdown, which sends them to DVC and to this process in whatever order
 LOG_BYTES = 256 * 1024  # of an experiment's log, its end
 LIVE = Path("dvclive/metrics.json")
@@ -100,9 +103,9 @@ class Workers:
         clone = self._place(name, "").clone
         stages = re.findall(r"^Running stage '(\w+)'", self.tail(name), re.MULTILINE)
         progress: dict[str, Any] = {"stage": stages[-1] if stages else None, "metrics": None, "macro_f1": []}
-        with suppress(OSError, ValueError):  # not yet written, or half
-            text = (clone / LIVE).read_text(encoding="utf-8")
-            progress["metrics"] = json.loads(text, parse_constant=lambda _: None)
+        with suppress(OSError, ValueError):
+            progress["metrics"] = _written_json(clone / LIVE)
+        with suppress(OSError, ValueError):
             progress["macro_f1"] = isolated.curve(clone)
         return progress
 
@@ -207,6 +210,18 @@ class Workers:
         shutil.rmtree(self._place(experiment.name, "").folder, ignore_errors=True)
         self.queue.end(experiment.name, state, error, result)
         log.info(state, extra={"experiment": experiment.name, "error": error})
+
+
+def _written_json(path: Path) -> Any:
+    """Return what a file holds that another process writes again and again.
+
+    Raises FileNotFoundError where it is not yet there, ValueError where it stays half written.
+    """
+    for _ in range(READS - 1):
+        with suppress(ValueError):
+            return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        time.sleep(SECONDS_OF_A_WRITE)
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
 
 
 def _is_complete(place: Place, name: str) -> bool:

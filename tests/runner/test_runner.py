@@ -247,6 +247,22 @@ def test_what_is_not_yet_written_or_half_is_not_shown(workers: Workers) -> None:
         assert workers.live("a") == {"stage": "train", "metrics": metrics, "macro_f1": []}
 
 
+def test_a_file_that_is_being_written_is_read_when_it_is_whole(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = workers.folder / "work/a/clone/dvclive/metrics.json"
+    live.parent.mkdir(parents=True)
+    live.write_text("")
+    curve = workers.folder / "work/a/clone" / isolated.CURVE
+    curve.parent.mkdir(parents=True)
+    curve.write_text("step\tmacro_f1\n1\t0.5\n")
+    monkeypatch.setattr("runner.workers.time.sleep", lambda _: live.write_text('{"step": 1}'))
+    assert workers.live("a") == {"stage": None, "metrics": {"step": 1}, "macro_f1": [0.5]}
+    live.write_text("{")
+    monkeypatch.setattr("runner.workers.time.sleep", lambda _: None)
+    assert workers.live("a") == {"stage": None, "metrics": None, "macro_f1": [0.5]}
+
+
 def die_at_once(shutdown: Callable[[], None]) -> Callable[..., None]:
     """Return what stands for DVC where all processes are sent SIGTERM, and it dies before the runner has noticed."""
 
