@@ -86,7 +86,7 @@ def _in_hydra(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_in_hydra, value))}]"
     if isinstance(value, str):  # a backslash is one unless a quote follows
-        escaped = re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + end[2].replace('"', r"\""), value)
+        escaped = re.sub(r'(\\*)("|\Z)', lambda end: end[1] * 2 + end[2].replace('"', r"\""), value)
         return f'"{escaped}"'
     return json.dumps(value)
 

@@ -542,7 +542,7 @@ def test_a_half_written_line_of_the_curve_waits_for_its_end(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "value",
-    ["it's", "a b,c", "[x]", "back\\slash", "end\\", 'say "hi"', '\\"', ["a'b", 'c"'], 1e-9, 3, True, None, "null"],
+    ["it's", "a b,[x]", "back\\slash", "end\\", "a\\\n", 'say "hi"', '\\"', ["a'b", 'c"'], 1e-9, 3, True, None, "null"],
 )
 def test_dvc_reads_each_value_as_it_was(tmp_path: Path, value: Any) -> None:
     from dvc.utils.hydra import apply_overrides

@@ -6,7 +6,9 @@ The param is a path, so that DVC can watch what lies there: other weights in the
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from tweets import params
 from tweets.errors import UserError, one_line
@@ -19,7 +21,7 @@ T = TypeVar("T")
 class Wheel:
     """An encoder in an installed wheel."""
 
-    wheel: str
+    wheel: Annotated[str, Field(min_length=1)]
     folder: str  # in site-packages
     sha256: str  # of its model.safetensors
 

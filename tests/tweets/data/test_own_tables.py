@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from tests.support.tables import TABLE, columns
-from tweets import files
+from tweets import files, params
 from tweets.data import own_tables, raw_rows
 from tweets.errors import UserError
 
@@ -687,6 +687,12 @@ def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "t.csv", names=["label", "text", "text"]) == (
         "fetch.csv.names: has 'text' twice; name each column once"
     )
+
+
+def test_names_without_a_name_are_refused() -> None:
+    given = {**vars(columns()), "names": []}
+    with pytest.raises(UserError, match=r"fetch.csv.names = \[\]: List should have at least 1 item"):
+        params.build(own_tables.CsvColumns, given, "fetch.csv")
 
 
 def test_a_header_of_a_million_letters_is_refused_at_once_and_in_short(tmp_path: Path) -> None:

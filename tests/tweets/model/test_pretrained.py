@@ -96,6 +96,7 @@ def test_a_model_of_the_hub_without_a_full_commit_is_refused(tmp_path: Path, rev
         ({"hub": "../mine", "revision": COMMIT}, "hub: is '../mine', needs owner/name"),
         ({"hub": "owner/name"}, "revision: missing"),
         ({"wheel": "a", "folder": "b"}, "sha256: missing"),
+        ({"wheel": "", "folder": "b", "sha256": "c"}, "wheel = '': String should have at least 1 character"),
         ({}, "wheel: missing"),
     ],
 )
