@@ -67,6 +67,10 @@ drift: setup-dev ## compare DATA=tweets.csv, or kept predictions, with the valid
 compare: setup ## check that these results match the committed ones, within tolerances
 	$(IN_VENV) python -m tools.compare
 
+.PHONY: processors
+processors: setup ## compare the pipeline's bytes with other processors'; BY=cpuid is fast; PROCESSORS= names some of them
+	$(IN_VENV) python -m tools.processors --by $(or $(BY),qemu) $(PROCESSORS)
+
 ##@ The bucket
 
 .PHONY: push pull
