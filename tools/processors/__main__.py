@@ -2,7 +2,7 @@
 
     python -m tools.processors [--by cpuid|qemu] [PROCESSOR ...]
 
-The pipeline is HEAD's, with its stages and its encoder; the data are 192 short tweets, for two steps of training. It
+The pipeline is HEAD's, with its stages and its encoder; the data are 144 short tweets, for two steps of training. It
 runs on this processor first. Prints a hash of each stage's outputs, and exits with 1 where one differs.
 
     qemu   QEMU emulates each instruction of the processor: an hour for each
@@ -34,9 +34,9 @@ from tweets.model.portable import processor
 
 ROOT = Path.cwd()
 CPUID = Path(__file__).with_name("cpuid.c")
-DATA = Path("tweets.csv")
-WORDS = 6  # of a tweet, at most: under QEMU a training step of the default encoder takes minutes
-ROWS = 64  # of each label
+DATA = Path("tweets.parquet")
+WORDS = 4  # of a tweet, at most: under QEMU a training step of the default encoder takes minutes
+ROWS = 48  # of each label
 THIS = "this processor"
 STAGE = re.compile(r"^Running stage '(\w+)'", re.MULTILINE)
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -71,7 +71,7 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
     """Return params.yaml for DATA. Dropout and the embeddings' gradients, off by default, are on."""
     changes = {
         "fetch": {"source": "csv", "path": str(DATA)},
-        "prepare": {"valid": 0.17, "test": 0.17},
+        "prepare": {"valid": 0.09, "test": 0.09},
         "baseline": {"min_df": 1},
         "train": {"epochs": 1, "min_steps": 1, "evaluations": 1, "log_every": 1, "dropout": 0.1}
         | {"freeze_embeddings": False},
@@ -86,7 +86,8 @@ def shrink(clone: Path) -> None:
     rows = sources.crowdflower().rows.drop_duplicates("text")
     words = rows["text"].str.count(r"\S+")
     few = rows[words.between(3, WORDS)].groupby("label").head(ROWS)
-    few[["text", "label"]].to_csv(clone / DATA, index=False)
+    brief = few["label"].str[:3]  # names no polarity, which spares evaluate 400 texts
+    few[["text"]].assign(label=brief).to_parquet(clone / DATA)
     path = clone / "params.yaml"
     files.write_yaml(path, shrunk(files.read_yaml(path)))
     git("rm", "--quiet", "-r", "dvc.lock", "metrics", "plots", folder=clone)
