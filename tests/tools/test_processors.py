@@ -112,7 +112,7 @@ def test_ctrl_c_leaves_nothing(tree: Path, tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     ) as process:
-        wait_for(lambda: list(temporary.glob("*/this/log.txt")), 120)
+        wait_for(lambda: list(temporary.glob("processors-*/this processor/log.txt")), 120)
         os.killpg(process.pid, signal.SIGINT)
         _, error = process.communicate(timeout=120)
     assert (process.returncode, error) == (1, "processors: interrupted\n")

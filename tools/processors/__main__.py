@@ -5,7 +5,7 @@
 The pipeline is HEAD's, with its stages and its encoder; the data are 144 short tweets, for two steps of training. It
 runs on this processor first. Prints a hash of each stage's outputs, and exits with 1 where one differs.
 
-    qemu   QEMU emulates each instruction of the processor: an hour for each
+    qemu   QEMU emulates each instruction of the processor: about an hour for each
     cpuid  this processor answers CPUID as the other would, so libraries choose their code for that one: a minute for
            each, on Linux, on a processor that can make CPUID fault (`grep cpuid_fault /proc/cpuinfo`)
 
@@ -110,13 +110,16 @@ def check_programs(by: str) -> None:
 
 
 def started(by: str, name: str, folder: Path) -> str:
-    """Return the shell's words that start a program as the processor. Raises UserError where they cannot."""
+    """Return the shell's words that start a program as a processor, with what they need in a folder.
+
+    Raises UserError where this processor cannot answer as that one.
+    """
     other = PROCESSORS[name]
     words = [] if other.cores is None else ["taskset", "--cpu-list", cpus(other.cores)]
     emulated = ["qemu-x86_64", "-cpu", other.model]
     if by == "qemu":
         return shlex.join([*words, *emulated])
-    program, library, table = folder / "cpuid", folder / "cpuid.so", folder / "cpuid.txt"
+    program, library, table = folder / "cpuid", folder / "cpuid.so", folder / f"{name}.txt"
     for target, options in ((program, []), (library, ["-shared", "-fPIC"])):
         subprocess.run(["gcc", "-O1", *options, "-o", target, CPUID], check=True)
     table.write_bytes(subprocess.run([*emulated, program], check=True, capture_output=True).stdout)
@@ -161,14 +164,17 @@ def reproduce(name: str, start: str, clone: Path) -> dict[str, str]:
     return hashes(files.read_yaml(clone / "dvc.lock"))
 
 
-def run(by: str, names: list[str], folder: Path) -> dict[str, dict[str, str]]:
-    """Return each stage's hash by this processor and the named ones, whose clones stay where they differ."""
+def run(starts: dict[str, str], folder: Path) -> dict[str, dict[str, str]]:
+    """Return each stage's hash by processor, each of which has words that start it.
+
+    The clone of the first stays in the folder, and those that differ from it.
+    """
     shrink(folder / "shrunk")
-    rows = {THIS: reproduce(THIS, "", make(folder / "this", folder / "shrunk"))}
-    for name in names:
+    rows: dict[str, dict[str, str]] = {}
+    for name, start in starts.items():
         clone = make(folder / name, folder / "shrunk")
-        rows[name] = reproduce(name, started(by, name, clone.parent), clone)
-        if rows[name] == rows[THIS]:
+        rows[name] = reproduce(name, start, clone)
+        if len(rows) > 1 and rows[name] == rows[THIS]:
             shutil.rmtree(clone.parent)
     return rows
 
@@ -193,7 +199,7 @@ def table(rows: dict[str, dict[str, str]]) -> str:
 
 
 def main() -> None:
-    parser = command.parser(str(__doc__))
+    parser = command.parser(__doc__)
     parser.add_argument("--by", choices=("cpuid", "qemu"), default="qemu")
     parser.add_argument("processors", nargs="*", metavar="PROCESSOR", help=f"all by default: {', '.join(PROCESSORS)}")
     options = parser.parse_args()
@@ -201,12 +207,14 @@ def main() -> None:
     if unknown := [name for name in names if name not in PROCESSORS]:
         raise UserError(f"no processor {unknown[0]!r}; there are {', '.join(PROCESSORS)}")
     check_programs(options.by)
-    folder = Path(tempfile.mkdtemp(prefix="processors-"))  # stays where a stage fails or differs
-    try:
-        rows = run(options.by, names, folder)
-    except KeyboardInterrupt:
-        shutil.rmtree(folder)
-        raise
+    with tempfile.TemporaryDirectory() as programs:
+        starts = {name: started(options.by, name, Path(programs)) for name in names}
+        folder = Path(tempfile.mkdtemp(prefix="processors-"))  # stays where a stage fails or differs
+        try:
+            rows = run({THIS: "", **starts}, folder)
+        except KeyboardInterrupt:
+            shutil.rmtree(folder)
+            raise
     print(table(rows))
     if different := [name for name in names if rows[name] != rows[THIS]]:
         raise UserError(f"other bytes than on {processor()} as {', '.join(different)}; see {folder}")
