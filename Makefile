@@ -189,6 +189,10 @@ browser: setup-dev ## install Chromium, if there is none, for the tests of the p
 promtool: ## install promtool on Debian or Ubuntu; without it, the tests of the alert rules are skipped
 	command -v promtool || sudo apt-get install --yes --no-install-recommends prometheus
 
+.PHONY: qemu
+qemu: ## install QEMU on Debian or Ubuntu, for `make processors`; without it, some tests are skipped
+	command -v qemu-x86_64 || sudo apt-get install --yes --no-install-recommends qemu-user
+
 .PHONY: constraints
 constraints: setup-dev ## rewrite constraints.txt from the packages that are installed
 	$(BIN)/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' > constraints.txt

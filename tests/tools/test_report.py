@@ -1,6 +1,7 @@
 """`python -m tools.report`, with real Git and DVC in a shrunk clone: what the two files say, and when they stay."""
 
 import csv
+import gc
 import json
 import re
 import shutil
@@ -65,12 +66,15 @@ class Page(HTMLParser):
 def make(folder: Path, *arguments: str) -> Page:
     """Run the command's main() in a folder; return the page."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="_NoneStep.value", category=DeprecationWarning
-        )  # DVC's use of pygtrie
+        # DVC's use of pygtrie, and the connections of the threads in which it reads plots, which it leaves open.
+        warnings.filterwarnings("ignore", message="_NoneStep.value", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="unclosed database", category=ResourceWarning)
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["report", *arguments])
-        command.run("report", report.main)
+        try:
+            command.run("report", report.main)
+        finally:
+            gc.collect()
     return Page((folder / HTML).read_text())
 
 
