@@ -26,6 +26,7 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import helper, numpy_helper
+from packaging.version import Version
 from pydantic import Field
 
 from tweets import command, environment, files, orphan, params
@@ -113,6 +114,7 @@ def to_onnx(classifier: "PreTrainedModel") -> onnx.ModelProto:
     graph = program.model_proto
     for node in graph.graph.node:  # stack traces, with paths of this machine
         del node.metadata_props[:]
+    graph.producer_version = Version(torch.__version__).public  # without the build, +cpu or CUDA's
     return graph
 
 

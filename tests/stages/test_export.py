@@ -1,6 +1,7 @@
 """The stage export: what it writes predicts as PyTorch does, and it refuses to write what does not."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -82,6 +83,7 @@ def test_no_path_of_this_machine_is_in_it(here: Path) -> None:
     for name, content in contents(ONNX).items():
         for path in (str(ROOT), str(here), sys.prefix, "site-packages", ".py"):
             assert path.encode() not in content, (name, path)
+    assert re.fullmatch(r"[\d.]+", onnx.load(ONNX / exported.MODEL).producer_version)  # and no build of PyTorch
 
 
 def test_it_predicts_as_pytorch_does_temperature_included(here: Path) -> None:
