@@ -55,7 +55,7 @@ class Processor:
     cores: int | None = None  # None: all
 
 
-# By Intel and AMD, without AVX-512, which QEMU has not; the last has other caches, and one core.
+# Of Intel and AMD, without AVX-512, which QEMU lacks; the last has other caches, and one core.
 PROCESSORS = {
     "Haswell": Processor("Haswell"),
     "Skylake-Client": Processor("Skylake-Client"),
