@@ -34,7 +34,7 @@ class CsvColumns:
     encoding: str
     separator: Annotated[str, Field(pattern='^(tab|[^"\r\n])$')] | None  # null: a comma, or a tab in .tsv
     quoting: Quoting  # auto: CSV is quoted; TSV is plain, unless its header is in quotes
-    names: Annotated[list[str], Field(min_length=1)] | None  # of the columns of a file without a header
+    names: Annotated[list[str], Field(min_length=1)] | None  # of the columns, in order, of a file without a header
 
     def dialect(self) -> Dialect:
         """Return how the files are written. Raises UserError for a column that is named twice."""
