@@ -79,7 +79,7 @@ def agreement(answers: dict[str, Floats]) -> dict[str, dict[str, float]]:
     }
     for name, tolerance in allowed.items():
         difference = float(np.abs(answers[name] - truth).max())
-        if difference > tolerance:
+        if not difference <= tolerance:
             raise UserError(f"{name}: a probability differs from the pipeline's by {difference:.2g}")
         same = float((answers[name].argmax(1) == truth.argmax(1)).mean())
         agreements[name] = {"same_labels": same, "largest_difference": difference}

@@ -33,9 +33,9 @@ class BaselineParams:
 
     word_ngrams: Ngrams  # from, to
     char_ngrams: Ngrams  # from, to; within words
-    min_df: Annotated[int, Field(ge=1)]  # tweets that an n-gram has to be in
-    C: Annotated[float, Field(gt=0)]  # inverse strength of the L2 penalty
-    max_iter: Annotated[int, Field(ge=1)]
+    min_df: params.Count  # tweets that an n-gram has to be in
+    C: Annotated[float, Field(gt=0, le=1e9)]  # inverse strength of the L2 penalty
+    max_iter: params.Count
 
 
 def fit(texts: list[str], classes: list[int], labels: list[str], settings: BaselineParams) -> tfidf.Baseline:

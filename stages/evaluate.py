@@ -33,7 +33,6 @@ from tweets.text.cleaning import HASHTAG, NEGATION, has_emoji
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Count = Annotated[int, Field(ge=1)]
 
 WORDS = [0, 8, 16, 24, np.inf]  # edges of the slices by length
 CONFIDENCE = [0, 0.5, 0.7, 0.9, 1.01]  # and by annotator confidence
@@ -48,12 +47,12 @@ class Evaluate:
     """Section `evaluate` of params.yaml."""
 
     seed: params.Seed  # of the bootstrap
-    resamples: Annotated[int, Field(ge=100)]
-    bins: Count  # of the expected calibration error
-    mistakes: Count
-    batch_size: Count
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)]
+    bins: params.Count  # of the expected calibration error
+    mistakes: params.Count
+    batch_size: params.BatchSize
     device: DeviceName
-    threads: Count
+    threads: params.Threads
 
 
 def check_pipeline(
@@ -73,7 +72,7 @@ def check_pipeline(
         raise UserError(f"{folder}: its tokenizer gives other tokens than data/features for {len(wrong)} test rows")
     for row, scores in zip(expected, pipe(texts[:PIPELINE_ROWS], top_k=None, truncation=True), strict=False):
         given = {score["label"]: score["score"] for score in scores}
-        if max(abs(given[label] - row[k]) for k, label in enumerate(labels)) > PIPELINE_TOLERANCE:
+        if not all(abs(given[label] - row[k]) <= PIPELINE_TOLERANCE for k, label in enumerate(labels)):
             raise UserError(f"{folder}: transformers.pipeline gives other probabilities than the model that was scored")
 
 

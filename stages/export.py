@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 SOURCE = Path("models/transformer")
 EXAMPLES = ["What a wonderful day!", "Worst flight ever, never again", "The meeting is on Tuesday at ten 📅"]
@@ -59,14 +57,16 @@ GROUP = 384  # values of a token that may share a scale
 class Export:
     """Section `export` of params.yaml."""
 
-    macro_f1_tolerance: Share  # by which int8 may score lower on the test split; more fails, where it is not chance
-    min_agreement: Share  # of the test labels; less fails, where it is not chance
-    batch_size: Count
-    threads: Count
+    macro_f1_tolerance: (
+        params.Share
+    )  # by which int8 may score lower on the test split; more fails, where it is not chance
+    min_agreement: params.Share  # of the test labels; less, but by chance, fails
+    batch_size: params.BatchSize
+    threads: params.Threads
     seed: params.Seed
-    axes_rows: Annotated[int, Field(ge=2)]  # training rows, at most, that give the axes of embeddings
-    window: Annotated[int, Field(ge=2)]  # texts that are looked at together for drift
-    false_alarms: Share  # of windows without drift
+    axes_rows: Annotated[int, Field(ge=2, le=1_000_000)]  # training rows, at most, that give the axes of embeddings
+    window: Annotated[int, Field(ge=2, le=1_000_000)]  # texts that are looked at together for drift
+    false_alarms: params.Share  # of windows without drift
 
 
 class Graph(torch.nn.Module):
@@ -242,6 +242,8 @@ def test_probabilities(rows: int, labels: int) -> Floats:
         raise UserError(f"{path}: cannot be read: {one_line(error)}; `dvc repro evaluate` writes it") from None
     if probabilities.shape != (rows, labels):
         raise UserError(f"{path}: is {probabilities.shape}, needs {(rows, labels)}; `dvc repro evaluate` writes it")
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{path}: holds what is no number; `dvc repro evaluate` writes it")
     return probabilities
 
 

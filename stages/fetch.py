@@ -31,7 +31,7 @@ class Fetch:
     sha256: (
         Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     )  # of a source with one file: what its bytes must hash to
-    max_chars: Annotated[int, Field(gt=0)]  # a longer text is an error: it is no tweet
+    max_chars: params.Count  # a longer text is an error: it is no tweet
     empty: Literal["error", "drop"]  # what to do about a row without text or label
     csv: CsvColumns
 

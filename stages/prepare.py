@@ -42,7 +42,7 @@ LONGEST = 60  # words; the plot of lengths counts longer tweets there
 class Prepare:
     """Section `prepare` of params.yaml."""
 
-    seed: int
+    seed: params.Seed
     valid: Share
     test: Share
     merge_labels: list[Pair]  # [from, to]; pairs, since -S cannot add keys to a mapping
@@ -117,7 +117,7 @@ class Work:
     merged: dict[str, str]
     labels: list[str]
     cleaning: CleaningSettings
-    seed: int
+    seed: params.Seed
 
 
 def first_pass(work: Work, piece: tuple[int, pa.RecordBatch]) -> tuple[pd.DataFrame, duplicates.Runs]:

@@ -38,9 +38,7 @@ FEATURES, PREPARED = Path("data/features"), Path("data/prepared/prepared.json")
 LIVE = Path("dvclive")
 PADDING_TOLERANCE = 5e-4  # of a logit: kernels for other shapes round otherwise
 BISECTIONS = 50  # leave a width of 2e-15
-Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 @params.section
@@ -48,23 +46,23 @@ class Train:
     """Section `train` of params.yaml."""
 
     seed: params.Seed
-    epochs: Count
-    min_steps: Count  # a small data set gets more epochs, until this many steps are reached
-    lr: Positive  # of AdamW, at its peak
-    batch_size: Count
+    epochs: params.Count
+    min_steps: params.Count  # a small data set gets more epochs, until this many steps are reached
+    lr: Annotated[float, Field(gt=0, le=10)]  # of AdamW, at its peak
+    batch_size: params.BatchSize
     warmup: Fraction  # share of the steps in which the learning rate rises; then it falls to 0 along a line
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=100)]
     dropout: Fraction
-    max_grad_norm: Positive
-    confidence_power: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)]
+    confidence_power: Annotated[float, Field(ge=0, le=100)]
     freeze_embeddings: bool  # leave the encoder's word vectors as they are
     reset_pooler: bool  # start the layer between the first token and the head, where there is one, as the identity
-    evaluations: Count  # in a whole training, evenly; also its checkpoints
-    patience: Count  # evaluations
-    log_every: Count  # steps
+    evaluations: params.Count  # in a whole training, evenly; also its checkpoints
+    patience: params.Count  # evaluations
+    log_every: params.Count  # steps
     device: DeviceName
     precision: Precision
-    threads: Count  # on a CPU; with precision "portable" all cores multiply matrices, whatever their number
+    threads: params.Threads  # on a CPU; with precision "portable" all cores multiply matrices, whatever their number
 
 
 def arguments(settings: Train, folder: Path, rows: int, device: str) -> "TrainingArguments":

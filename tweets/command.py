@@ -1,6 +1,7 @@
 """How a command starts and ends: `--help` from its docstring, and one clear line for what a user can put right."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ def run(name: str, main: Callable[[], None], doc: str | None = None) -> None:
     An OSError is what a missing file or a refused permission raise; safetensors, which the service does without, has
     its own. A full disk ends so too, whichever library met it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show need not end a command
     if doc:
         parser(doc).parse_args()
     try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(staged)
     try:
         yield staged
-        _let_all_read(staged)
+        _as_usual(staged)
         if path.is_dir():
             old = path.with_name(f".{path.name}.old")
             _remove(old)
@@ -41,10 +42,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(staged)
 
 
-def _let_all_read(path: Path) -> None:
-    """Undo what safetensors does: it writes files that only their owner can read."""
+def _as_usual(path: Path) -> None:
+    """Give what was written the modes of new files: safetensors writes such as only their owner can read."""
+    umask = os.umask(0)
+    os.umask(umask)
     for file in [path, *path.rglob("*")]:
-        file.chmod(file.stat().st_mode | 0o444)
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
 
 
 def _remove(path: Path) -> None:

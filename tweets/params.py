@@ -41,6 +41,11 @@ def hint_at_quotes(word: str, labels: Container[str]) -> str:
 
 Label = Annotated[str, pydantic.BeforeValidator(_as_label, json_schema_input_type=str | int)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]  # what NumPy and PyTorch both take
+# Bounds far above what is of use: what exceeds them is a slip, and would fill the memory or never end.
+Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
+BatchSize = Annotated[int, pydantic.Field(ge=1, le=65_536)]
+Threads = Annotated[int, pydantic.Field(ge=1, le=1024)]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 def load(name: str, cls: type[T], path: Path = Path("params.yaml")) -> T:

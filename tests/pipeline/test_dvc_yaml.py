@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,28 @@ def test_the_schema_refuses_what_a_stage_refuses(stage: str, key: str, value: An
     params[stage][key] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(params, schema)
+
+
+def numbers(part: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the schema of each number in a schema; one in place of a text is a label."""
+    if isinstance(part, dict):
+        if part.get("type") in ("integer", "number"):
+            yield name, part
+        for key, inner in part.items():
+            if key == "anyOf" and {"type": "string"} in inner:
+                continue
+            yield from numbers(inner, f"{name}.{key}")
+    for inner in part if isinstance(part, list) else []:
+        yield from numbers(inner, name)
+
+
+def test_each_number_has_bounds() -> None:
+    """10^400 would be taken, and end in the middle of a run."""
+    found = dict(numbers(json.loads((ROOT / "params.schema.json").read_text())))
+    assert len(found) > 30
+    for name, part in found.items():
+        assert {"minimum", "exclusiveMinimum"} & part.keys(), name
+        assert {"maximum", "exclusiveMaximum"} & part.keys(), name
 
 
 def test_the_schema_says_what_a_param_is_for() -> None:

@@ -447,7 +447,8 @@ def test_a_folder_that_cuts_tweets_shorter_is_caught(copy: Path) -> None:
         evaluate.main()
 
 
-def test_a_model_that_was_tampered_with_is_caught(copy: Path) -> None:
+@pytest.mark.parametrize("shift", [0.01, float("nan")])
+def test_a_model_that_was_tampered_with_is_caught(copy: Path, shift: float) -> None:
     folder, texts = Path("models/transformer"), rows_of_test()["text"].tolist()
     tokens = token_arrays.load(Path("data/features/test"))
     classifier = transformer.load(folder, precision="fp32")
@@ -455,7 +456,7 @@ def test_a_model_that_was_tampered_with_is_caught(copy: Path) -> None:
         scored = transformer.probabilities(classifier.model, tokens, classifier.tokenizer.pad_token_id, batch_size=64)
         evaluate.check_pipeline(folder, texts, tokens, scored, LABELS)
         weights = load_file(folder / "model.safetensors")
-        weights["classifier.bias"] = weights["classifier.bias"] + torch.tensor([0.01, 0.0, 0.0])
+        weights["classifier.bias"] = weights["classifier.bias"] + torch.tensor([shift, 0.0, 0.0])
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(UserError, match=r"transformers\.pipeline gives other probabilities than the model"):
             evaluate.check_pipeline(folder, texts, tokens, scored, LABELS)

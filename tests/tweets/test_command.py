@@ -1,5 +1,6 @@
 """How a command ends: quietly, or with one line on stderr and exit code 1."""
 
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +71,19 @@ def test_a_process_ends_with_code_1_and_the_line_on_stderr(tmp_path: Path) -> No
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"read: [Errno 21] Is a directory: '{tmp_path}'\n"
+
+
+def test_what_a_terminal_cannot_show_ends_no_command() -> None:
+    program = "from tweets import command; command.run('show', lambda: print('caf\\xe9 \\U0001f600'))"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, b"caf\\xe9 \\U0001f600\n"), result.stderr
 
 
 COMMANDS = {

@@ -1,6 +1,7 @@
 """Files are whole or not there, the same bytes for the same content, and what is wrong with them is said."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -118,16 +119,21 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"]
 
 
-def test_everyone_may_read_what_only_its_owner_could(tmp_path: Path) -> None:
-    with files.replacing(tmp_path / "out") as staged:
-        (staged / "deep").mkdir(parents=True)
-        (staged / "deep/weights").write_bytes(b"1")
-        (staged / "deep/weights").chmod(0o600)
-    with files.replacing(tmp_path / "alone") as staged:
-        staged.write_bytes(b"1")
-        staged.chmod(0o600)
-    assert (tmp_path / "out/deep/weights").stat().st_mode & 0o777 == 0o644
-    assert (tmp_path / "alone").stat().st_mode & 0o777 == 0o644
+@pytest.mark.parametrize(("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0, 0o666, 0o777)])
+def test_what_is_written_has_the_modes_that_the_user_wants(tmp_path: Path, umask: int, file: int, folder: int) -> None:
+    before = os.umask(umask)
+    try:
+        with files.replacing(tmp_path / "out") as staged:
+            (staged / "deep").mkdir(parents=True)
+            (staged / "deep/weights").write_bytes(b"1")
+            (staged / "deep/weights").chmod(0o600)  # as safetensors does
+        with files.replacing(tmp_path / "alone") as staged:
+            staged.write_bytes(b"1")
+            staged.chmod(0o600)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"out": folder, "deep": folder, "weights": file, "alone": file}
 
 
 def test_json_is_sorted_rounded_readable_and_ends_with_a_line(tmp_path: Path) -> None:

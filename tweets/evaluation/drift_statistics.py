@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tweets import params
 
@@ -102,6 +102,12 @@ class Sample:
     within: float  # the mean of the kernel between two landmarks
 
 
+def _of_each_statistic(values: dict[str, float]) -> dict[str, float]:
+    if values.keys() != set(STATISTICS):
+        raise ValueError(f"needs one of each of {', '.join(STATISTICS)}")
+    return values
+
+
 @params.section
 class Reference:
     """The content of reference.json."""
@@ -111,7 +117,7 @@ class Reference:
     false_alarms: float  # share of the windows without drift in which any statistic is above its threshold
     axes: Axes
     sample: Sample
-    thresholds: dict[str, float]
+    thresholds: Annotated[dict[str, float], AfterValidator(_of_each_statistic)]
 
 
 def principal_axes(embeddings: Floats) -> Axes:
@@ -243,5 +249,5 @@ def reference(
 
 
 def alarms(statistics: dict[str, float], limits: dict[str, Any]) -> list[str]:
-    """Return the names of the statistics that are above their thresholds."""
-    return [name for name, value in statistics.items() if value > limits[name]]
+    """Return the names of the statistics that are above their thresholds, or no numbers."""
+    return [name for name, value in statistics.items() if not value <= limits[name]]

@@ -12,10 +12,11 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator, Field
 from tokenizers import Tokenizer
 
 from tweets import files, params
@@ -35,26 +36,43 @@ CARD = "card.json"
 EXAMPLES = "examples.json"
 REFERENCE = "reference.json"
 CHECKSUMS = "checksums.json"
+SEALED = (MODEL, SETTINGS, CLEANING, TOKENIZER, CARD, EXAMPLES, REFERENCE)
+FILES = (*SEALED, CHECKSUMS)
 EMBEDDING = "text_embedding"  # the output; the graph has a node that is called embedding
 SINGLE = (32, 48)  # tokens: the widths of the graphs for one text; few tweets have more
 STEP = 8  # tokens: the widths of batches are multiples of it, so that few shapes come up
 KERNELS = 1_000  # that OpenVINO keeps, a dozen for each shape, for when it comes again; by itself it keeps 5,000
 TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwise
 
+Count = Annotated[int, Field(ge=1)]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Outputs = npt.NDArray[np.void]
+
+
+def _differ(labels: list[str]) -> list[str]:
+    if len(set(labels)) < len(labels):
+        raise ValueError("needs labels that differ")
+    return labels
 
 
 @params.section
 class ModelSettings:
     """What it takes to go from a raw tweet to named probabilities, beside the model and the tokenizer."""
 
-    labels: list[str]
-    max_length: int  # tokens; the rest of a tweet is cut
+    labels: Annotated[list[str], Field(min_length=2), AfterValidator(_differ)]
+    max_length: Count  # tokens; the rest of a tweet is cut
     pad: int  # the token that fills a batch
     unknown: int  # the token of what the tokenizer does not know
-    group: int  # values of a token that are quantised with one scale
+    group: Count  # values of a token that are quantised with one scale
+
+
+@params.section
+class Example:
+    """A raw text, and what the model made of it where it was exported."""
+
+    text: str
+    probabilities: list[float]  # (K,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +99,8 @@ class Exported:
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Outputs:
         """Return what the model makes of raw tweets, (N,). Rows of like length share a batch.
 
-        Of each text: `probabilities`, (K,); `embedding`, (D,); `tokens` and, of them, `unknown`: how many.
+        Of each text: `probabilities`, (K,); `embedding`, (D,); `tokens` and, of them, `unknown`: how many. Raises
+        UserError when one of these is no number.
         """
         encoded = self.tokenizer.encode_batch_fast(clean(texts, self.cleaning))
         tokens = [np.array(row.ids, np.int64) for row in encoded]
@@ -94,6 +113,8 @@ class Exported:
             logits, embeddings = self._infer([tokens[number] for number in rows])
             result["probabilities"][rows] = softmax(logits.astype(np.float64))
             result["embedding"][rows] = embeddings
+        if not all(np.isfinite(result[name]).all() for name in ("probabilities", "embedding")):
+            raise UserError("the model gives numbers that are not finite: its weights are damaged")
         return result
 
     def _infer(self, rows: Sequence[Ints]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -146,22 +167,23 @@ def load(folder: Path, *, threads: int, single: bool = True) -> Exported:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: an incomplete model: no {name}; `dvc checkout` or `dvc pull` gives it")
         files.check_sha256(folder / name, checksum)
-    model, examples = read(folder, threads=threads, single=single), files.read_json(folder / EXAMPLES)
-    expected = np.array([example["probabilities"] for example in examples])
-    probabilities: Floats = model.predict([example["text"] for example in examples])
-    if probabilities.shape != expected.shape or np.abs(probabilities - expected).max() > TOLERANCE:
-        raise UserError(
-            f"{folder}: here the model gives {probabilities.round(3).tolist()}, needs {expected.round(3).tolist()}"
-        )
+    examples = params.build(list[Example], files.read_json(folder / EXAMPLES), str(folder / EXAMPLES))
+    model = read(folder, threads=threads, single=single)
+    found = model.predict([example.text for example in examples])
+    for row, example in zip(found, examples, strict=True):
+        needed = example.probabilities
+        if len(needed) != len(row) or not np.allclose(row, needed, rtol=0, atol=TOLERANCE):
+            raise UserError(
+                f"{folder}: here the model gives {row.round(3).tolist()}, needs {np.round(needed, 3).tolist()}"
+            )
     return model
 
 
 def _checksums(path: Path) -> dict[str, str]:
     """Return the checksum of each file. Raises UserError when they do not cover the files of a model."""
     content = files.read_json(path)
-    needed = {MODEL, SETTINGS, CLEANING, TOKENIZER, CARD, EXAMPLES, REFERENCE}
-    if not isinstance(content, dict) or content.keys() != needed:
-        raise UserError(f"{path}: not the checksums that export writes; it needs those of {', '.join(sorted(needed))}")
+    if not isinstance(content, dict) or content.keys() != set(SEALED):
+        raise UserError(f"{path}: not the checksums that export writes; it needs those of {', '.join(sorted(SEALED))}")
     return content
 
 
@@ -200,12 +222,15 @@ def read(folder: Path, *, threads: int, single: bool = True) -> Exported:
         model = core.read_model(folder / MODEL)
         request = core.compile_model(model, "CPU", config).create_infer_request()
         size = model.output(EMBEDDING).partial_shape[1].get_length()
+        classes = model.output(0).partial_shape[1].get_length()
         of_width = {}
         for width in sorted({min(width, settings.max_length) for width in SINGLE}) if single else []:
             model.reshape({"input_ids": [1, width], "attention_mask": [1, width]})
             of_width[width] = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
+    if classes != len(settings.labels):
+        raise UserError(f"{folder / SETTINGS}: {len(settings.labels)} labels; the model needs {classes}")
     fields = [("probabilities", np.float64, len(settings.labels)), ("embedding", np.float32, size)]
     dtype = np.dtype([*fields, ("tokens", np.int32), ("unknown", np.int32)])
     return Exported(

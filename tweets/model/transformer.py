@@ -160,7 +160,7 @@ def probabilities(
 ) -> npt.NDArray[np.float64]:
     """Return the probabilities of the labels, (N, K), for the N rows in their order.
 
-    Rows of like length share a batch, so little is padded.
+    Rows of like length share a batch, so little is padded. Raises UserError when the model gives no numbers.
     """
     order = np.argsort(encoded.lengths, kind="stable")[::-1]
     result = np.empty((len(encoded), model.config.num_labels))
@@ -171,4 +171,6 @@ def probabilities(
             input_ids=torch.from_numpy(ids).to(model.device), attention_mask=torch.from_numpy(mask).to(model.device)
         ).logits
         result[rows] = logits.double().softmax(-1).cpu().numpy()
+    if not np.isfinite(result).all():
+        raise UserError("the model gives numbers that are not finite: its weights are damaged, or its training failed")
     return result

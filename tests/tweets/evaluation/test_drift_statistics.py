@@ -40,6 +40,10 @@ def alarms(reference: drift_statistics.Reference, window: drift_statistics.Texts
     return drift_statistics.alarms(found, reference.thresholds)
 
 
+def test_what_is_no_number_alarms() -> None:
+    assert drift_statistics.alarms({"length": np.nan, "unknown": 0.1}, {"length": 1.0, "unknown": 1.0}) == ["length"]
+
+
 def test_texts_like_the_reference_hardly_alarm(reference: drift_statistics.Reference) -> None:
     assert sum(bool(alarms(reference, texts(WINDOW, seed))) for seed in range(100, 200)) <= 4
 
