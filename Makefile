@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train precisions tricks data predict imports environments dvc experiments pull monitoring
+BENCHMARKS := train precisions tricks data predict imports environments dvc experiments pull monitoring attacks
 PYTEST := pytest -n 3 --dist loadgroup --durations=20 # of 3 workers, one often waits
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # What pip does on one core. Some of what packages carry is not for this Python.
@@ -20,6 +20,7 @@ help: ## show this list
 
 .PHONY: repro
 repro: setup ## run the pipeline: only the stages that changed
+	$(IN_VENV) python -m repository.rwlock
 	$(IN_VENV) dvc repro
 
 .PHONY: setup setup-dev
@@ -78,7 +79,7 @@ push pull: setup ## copy data, models and the run cache to or from the default r
 	$(IN_VENV) python -m tools.remote $@
 
 .PHONY: verify
-verify: setup ## check that dvc.lock matches code, params and data, and that the remote has all its files
+verify: setup ## check dvc.lock against code, params and data, the files here, and those in the remote
 	$(IN_VENV) python -m tools.verify
 
 .PHONY: gcs gcs-stop
@@ -115,6 +116,7 @@ containers: setup-dev ## build both images with buildah and test them; needs roo
 
 .PHONY: deploy
 deploy: setup-dev ## deploy the version with the tag GITHUB_REF_NAME to Cloud Run, with a canary: deploy/README.md
+	$(IN_VENV) python -m repository.rwlock
 	$(IN_VENV) dvc pull models/onnx
 	$(IN_VENV) python -m tools.deploy serve
 

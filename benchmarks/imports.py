@@ -30,6 +30,7 @@ RESULT = Path("benchmarks/results/imports.json")
 ROUNDS = 3
 PACKAGES = ("stages", "tweets", "serve", "repository", "runner", "tools")
 STAGES = "stages."
+SERVER = "serve.server"  # which `python -m serve` imports when it has seen to its signals
 LARGEST = 3  # packages that are shown
 TORCH, ONE_TWEET = "import torch", "one tweet"
 ONE_TWEET_COMMAND = ("-m", "tweets.predict", "What a day!")
@@ -56,7 +57,8 @@ def commands(root: Path) -> list[str]:
     """Return the modules of a checkout that `python -m` runs, the stages first."""
     paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
     runnable = [path for path in paths if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
-    return [".".join(path.relative_to(root).with_suffix("").parts) for path in runnable]
+    names = [".".join(path.relative_to(root).with_suffix("").parts) for path in runnable]
+    return [SERVER if name == "serve.__main__" and (root / "serve/server.py").is_file() else name for name in names]
 
 
 def processor_seconds(root: Path, *arguments: str) -> float:

@@ -75,6 +75,7 @@ def serve(
 ) -> None:
     """Answer until SIGTERM."""
     Protocol.receive_timeout, Protocol.send_timeout = chosen.receive_timeout, chosen.request_timeout
+    Protocol.metrics = metrics
     writer = logs.start(chosen.log_level, metrics.dropped_logs)
     config = uvicorn.Config(
         application,

@@ -7,10 +7,9 @@ import sqlite3
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
@@ -20,10 +19,10 @@ from runner import overrides
 from runner.settings import RunnerSettings
 from runner.store import Experiment, Full, State, Taken
 from runner.workers import Workers
-from serve import keys
+from serve.access import Access
 from serve.metrics import RequestMetrics
 from serve.middleware import Middleware
-from serve.refusals import Refused, answer_errors
+from serve.refusals import Refused, answer_errors, problem
 from serve.schemas import Strict
 from tweets.errors import UserError, one_line
 
@@ -63,19 +62,6 @@ class AllShown(BaseModel):
     experiments: list[Shown]
 
 
-bearer = HTTPBearer(auto_error=False)
-
-
-async def authorised(
-    request: Request,
-    credentials: HTTPAuthorizationCredentials | None = Depends(bearer),  # noqa: B008
-) -> None:
-    """Raise Refused unless the request has the admin key."""
-    if not credentials or not keys.is_known(credentials.credentials, [request.app.state.admin_key]):
-        message = "needs the admin key: send `Authorization: Bearer KEY`"
-        raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
-
-
 def create(settings: RunnerSettings, workers: Workers, metrics: RequestMetrics) -> ASGIApp:
     """Return the application, which starts and stops the workers, and closes their queue.
 
@@ -90,12 +76,11 @@ def create(settings: RunnerSettings, workers: Workers, metrics: RequestMetrics) 
         workers.queue.close()
 
     app = FastAPI(title="Experiments", lifespan=lifespan, openapi_url=None)  # all but health needs the key
-    app.state.admin_key = settings.admin_key
     answer_errors(app, metrics)
 
     @app.exception_handler(sqlite3.Error)
     async def of_queue(_: Request, error: sqlite3.Error) -> JSONResponse:
-        return JSONResponse({"error": f"the queue cannot be used: {error}"}, 503, {"Retry-After": "10"})
+        return problem(f"the queue cannot be used: {error}", 503, {"Retry-After": "10"})
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
@@ -103,7 +88,7 @@ def create(settings: RunnerSettings, workers: Workers, metrics: RequestMetrics) 
         return {"live": True}
 
     app.include_router(_routes(workers))
-    requests = Middleware(app, settings, metrics)
+    requests = Middleware(app, settings, metrics, Access([settings.admin_key], watching=["/health"]))
     if not settings.page_origin:
         return requests
     return CORSMiddleware(
@@ -116,7 +101,7 @@ def create(settings: RunnerSettings, workers: Workers, metrics: RequestMetrics) 
 
 def _routes(workers: Workers) -> APIRouter:
     queue, code = workers.queue, overrides.code(workers.root, "HEAD")
-    router = APIRouter(prefix="/experiments", dependencies=[Depends(authorised)])
+    router = APIRouter(prefix="/experiments")
 
     def shown(experiment: Experiment) -> Shown:
         live = workers.live(experiment.name) if experiment.state == "running" else None

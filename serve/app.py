@@ -1,45 +1,66 @@
 """The application: its routes."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serve import inference, keys, schemas
+from serve import inference, schemas
+from serve.access import LOOPBACK, Access, is_loopback
 from serve.middleware import Middleware
 from serve.refusals import Refused, answer_errors
-from serve.service import Service
+from serve.service import Service, asked
 from serve.settings import ServiceSettings
 
 PAGE = Path(__file__).parent / "page"
 VERSION = "1.0.0"  # of this API; the model has its own
 POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+LATEST = {"Cache-Control": "no-cache"}  # kept, and asked for again each time: a new version shows at once
 log = logging.getLogger("serve")
 
 
-bearer = HTTPBearer(auto_error=False)
+# What may be read without a key: the page, the documentation, and what is served. Nothing else is answered without one.
+PUBLIC = (
+    "/",
+    "/page/{path:path}",
+    "/docs",
+    "/openapi.json",
+    "/static-offline-docs/{path:path}",
+    "/model",
+    "/v2",
+    inference.NAMED,
+    inference.VERSIONED,
+)
+# Whoever watches the service is answered when it is busy, too.
+WATCHING = (
+    "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
+    inference.NAMED + "/ready",
+    inference.VERSIONED + "/ready",
+)
 
 
-async def authorised(
-    request: Request,
-    credentials: HTTPAuthorizationCredentials | None = Depends(bearer),  # noqa: B008
-) -> None:
-    """Raise Refused unless the request has one of the keys."""
-    known = request.app.state.service.settings.api_keys
-    if not credentials or not keys.is_known(credentials.credentials, known):
-        what = "an unknown key" if credentials else "no key"
-        message = f"{what}: send `Authorization: Bearer KEY`"
-        raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
-    request.scope["state"]["log"]["key"] = keys.hashed(credentials.credentials)[:8]
+class Assets(StaticFiles):
+    """The files of the page."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        answer = super().file_response(*args, **kwargs)
+        answer.headers.update(LATEST)
+        return answer
 
 
 def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
@@ -66,17 +87,26 @@ def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
         title="Tweets",
         version=VERSION,
         description="Labels tweets by their sentiment.",
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         responses={422: {"model": schemas.Problem, "description": "What is wrong with the request"}},
     )
     app.state.service = service
     answer_errors(app, service.metrics)
-    guards = [Depends(authorised)] if settings.api_keys else []
-    _add_routes(app, service, PredictRequest, FeedbackRequest, guards)
-    inference.add_routes(app, service, InferRequest, guards, PROBLEMS)
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    return app, Middleware(app, settings, service.metrics)
+    # Access has seen to the key: this is for the documentation of the API.
+    keyed = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.api_keys else [])
+    _add_routes(app, keyed, service, PredictRequest, FeedbackRequest)
+    inference.add_routes(app, keyed, service, InferRequest, PROBLEMS)
+    app.include_router(keyed)
+    _add_pages(app, settings)
+    return app, Middleware(app, settings, service.metrics, _access(settings))
+
+
+def _access(settings: ServiceSettings) -> Access:
+    """Return who may ask. What only this machine reaches, and nobody needs a key for, has only this machine's names."""
+    is_open = settings.api_keys or settings.trusted_proxies or settings.root_path or not is_loopback(settings.host)
+    return Access(settings.api_keys, public=PUBLIC, watching=WATCHING, hosts=() if is_open else LOOPBACK)
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -99,8 +129,8 @@ NOT_KEPT: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackRequest: Any, guards: list[Any]) -> None:
-    @app.post("/predict", responses=PROBLEMS, dependencies=guards, tags=["tweets"])
+def _add_routes(app: FastAPI, keyed: APIRouter, service: Service, PredictRequest: Any, FeedbackRequest: Any) -> None:
+    @keyed.post("/predict", responses=PROBLEMS, tags=["tweets"])
     async def predict(request: Request, body: PredictRequest) -> schemas.PredictAnswer:
         """Label one tweet or a list of tweets."""
         texts = [body.text] if isinstance(body.text, str) else body.text
@@ -114,15 +144,16 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackReq
         ]
         return schemas.PredictAnswer(model=served.name, version=served.version, predictions=predictions)
 
-    @app.post("/feedback", status_code=204, responses=PROBLEMS | NOT_KEPT, dependencies=guards, tags=["tweets"])
-    async def feedback(body: FeedbackRequest) -> None:
+    @keyed.post("/feedback", status_code=204, responses=PROBLEMS | NOT_KEPT, tags=["tweets"])
+    async def feedback(request: Request, body: FeedbackRequest) -> None:
         """Tell the true labels of texts that were labelled; the live accuracy is taken from them."""
         for label in body.labels:
             if label is not None and label not in service.served.labels:
                 message = f"body.labels: {label[:40]!r} is none of the labels: {', '.join(service.served.labels)}"
                 raise Refused(409, message, "unknown_label")
+        await service.spend(request, len(body.labels), "feedback of ")
         try:
-            missing = await service.monitoring.label(body.request_id, body.labels)
+            missing = await service.monitoring.label(asked(request, body.request_id), body.labels)
         except OSError as error:
             log.error("feedback: %s", error)
             raise Refused(503, "the labels could not be kept; try again", "collection", {"Retry-After": "1"}) from None
@@ -150,11 +181,40 @@ def _add_routes(app: FastAPI, service: Service, PredictRequest: Any, FeedbackReq
         """Return the metrics, for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    experiments = service.settings.experiments_url
+
+def _add_pages(app: FastAPI, settings: ServiceSettings) -> None:
+    """Add the page and the documentation of the API, which run no script from elsewhere."""
+    experiments = settings.experiments_url
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     html = html.replace("<body>", f'<body data-experiments="{experiments}">')
     policy = f"{POLICY}; connect-src 'self' {experiments}"
+    headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", **LATEST}
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(html, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
+        return HTMLResponse(html, headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope["root_path"]
+        files = f"{root}/static-offline-docs"
+        answer = get_swagger_ui_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title="Tweets: the API",
+            swagger_js_url=f"{files}/swagger-ui-bundle.js",
+            swagger_css_url=f"{files}/swagger-ui.css",
+            swagger_favicon_url=f"{files}/favicon.png",
+        )
+        hashes = (
+            _source_hash(script) for script in re.findall(rb"<script>(.*?)</script>", bytes(answer.body), re.DOTALL)
+        )
+        scripts = f"script-src 'self' {' '.join(hashes)}; style-src 'self' 'unsafe-inline'"
+        answer.headers["Content-Security-Policy"] = f"{POLICY}; {scripts}"
+        return answer
+
+    app.mount("/page", Assets(directory=PAGE), name="page")
+
+
+def _source_hash(script: bytes) -> str:
+    """Return what allows a script within a page, as a Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"

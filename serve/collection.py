@@ -6,6 +6,7 @@ services may share a folder: SQLite's write-ahead log lets them take turns.
 
 import logging
 import math
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from serve.metrics import Metrics
 from tweets.errors import UserError, one_line
 
 FILE = "predictions.sqlite"
+PRIVATE = 0o600  # its mode
 WAITING = 10_000  # rows that may wait for a disk that is full or slow
 SHARE = 20  # of a file that is too large, this part of the rows goes at once
 SECONDS_BETWEEN_AGES = 600.0  # between two looks for rows that are too old
@@ -23,12 +25,24 @@ LOG_BYTES = 4 * 2**20  # of SQLite's write-ahead log, beside the file, as a rule
 MOST_LOG_BYTES = 64 * 2**20  # while another program reads the file, which keeps it from being emptied
 PATIENCE = 2  # seconds to wait for another service that writes
 LABELLED = 1_000  # predictions with a true label, the latest, that the accuracy is taken from
+DOUBT = 86400.0  # seconds by which rows are too old when the clock may be wrong, and for which it has to stay so
+# What SQLite and Python say of a row that can never be written, as one of half a character.
+BAD_ROW = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL, -- seconds since 1970
     request TEXT NOT NULL, -- its id
+    key TEXT NOT NULL, -- whose it is: the first digits of the key's hash, or nothing
     number INTEGER NOT NULL, -- of the text in the request, from 0
     version TEXT NOT NULL, -- of the model
     label TEXT NOT NULL, -- predicted
@@ -41,11 +55,20 @@ CREATE TABLE IF NOT EXISTS predictions (
     text TEXT, -- where TWEETS_COLLECT_TEXT is on
     truth TEXT -- the label that feedback gave
 );
-CREATE INDEX IF NOT EXISTS of_request ON predictions (request, number);
+CREATE TABLE IF NOT EXISTS doubts (since REAL NOT NULL); -- when the clock was first far ahead of the rows
+CREATE INDEX IF NOT EXISTS of_request ON predictions (request, key, number);
 CREATE INDEX IF NOT EXISTS labelled ON predictions (version, id) WHERE truth IS NOT NULL;
 """
 
 log = logging.getLogger("serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, and whose it is: a prediction is labelled by whoever asked for it."""
+
+    request: str  # its id, which a client with a key may choose
+    key: str = ""  # the first digits of the key's hash; without keys, the service draws the ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +77,7 @@ class Row:
 
     at: float
     request: str
+    key: str
     number: int
     version: str
     label: str
@@ -68,13 +92,17 @@ class Row:
 
 COLUMNS = ", ".join(Row.__dataclass_fields__)
 PLACES = ", ".join("?" * len(Row.__dataclass_fields__))
+INSERT = f"INSERT INTO predictions ({COLUMNS}) VALUES ({PLACES})"  # noqa: S608
 
 
 class Collection:
     """The predictions in a folder, for one thread at a time; its methods may wait for a disk."""
 
     def __init__(self, folder: Path, *, max_bytes: int, max_days: float, metrics: Metrics) -> None:
-        """Open the folder, or make it. Raises UserError when nothing can be written there."""
+        """Open the folder, or make it. A disk that is full or gone need not keep a service from starting.
+
+        Raises UserError when something else than a folder has its name.
+        """
         self.path, self.max_bytes, self.max_seconds = folder / FILE, max_bytes, max_days * 86400
         self.metrics = metrics
         self._waiting: deque[Row] = deque()
@@ -85,36 +113,38 @@ class Collection:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._open()
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(f"{self.path}: {one_line(error)} (TWEETS_COLLECT): needs a folder to write to") from None
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{folder}: {error.strerror} (TWEETS_COLLECT): needs a folder to write to") from None
+        except (OSError, sqlite3.Error):
+            log.debug("collection: %s: the first write will say what is wrong", self.path)
 
     def write(self, rows: Iterable[Row], now: float) -> None:
         """Write rows, and those that could not be written before; then drop what is too much or older than allowed.
 
-        What cannot be written waits for the next call, WAITING rows at most; more are lost, and counted. `now` is in
-        seconds since 1970.
+        What cannot be written waits for the next call, WAITING rows at most. More are lost, and counted, and so is what
+        no file could take. `now` is in seconds since 1970.
         """
         self._waiting.extend(rows)
-        if self._waiting or now - self._looked >= SECONDS_BETWEEN_AGES:
+        if self._waiting or self._failing or now - self._looked >= SECONDS_BETWEEN_AGES:
             self._try(now)
         while len(self._waiting) > WAITING:
             self._waiting.popleft()
             self.metrics.lost_rows.inc()
         self.metrics.waiting_rows.set(len(self._waiting))
 
-    def label(self, request: str, truths: Sequence[str | None]) -> int | None:
+    def label(self, asked: Asked, truths: Sequence[str | None]) -> int | None:
         """Write down the true labels of a request's predictions, the latest of that id, but for those that are None.
 
         Where one of them is not here, nothing is written, and its number is returned. Raises OSError when they cannot
         be written, or one may be among the predictions that could not be.
         """
-        latest = "SELECT max(id) FROM predictions WHERE request = ? AND number = ?"
+        latest = "SELECT max(id) FROM predictions WHERE request = ? AND key = ? AND number = ?"
         change = f"UPDATE predictions SET truth = ? WHERE id = ({latest})"  # noqa: S608
         try:
             database = self._open()
             with database:
                 for number, truth in enumerate(truths):
-                    if truth and not database.execute(change, (truth, request, number)).rowcount:
+                    if truth and not database.execute(change, (truth, asked.request, asked.key, number)).rowcount:
                         database.rollback()
                         if self._waiting:
                             raise OSError(f"{self.path}: {len(self._waiting)} predictions wait to be written")
@@ -154,26 +184,45 @@ class Collection:
         try:
             database = self._open()
             self._bound_log(database)
-            with database:
-                database.executemany(
-                    f"INSERT INTO predictions ({COLUMNS}) VALUES ({PLACES})",  # noqa: S608
-                    map(astuple, self._waiting),
-                )
+            try:
+                with database:
+                    database.executemany(INSERT, map(astuple, self._waiting))
+            except BAD_ROW:
+                self._set_aside(database)
         except (OSError, sqlite3.Error) as error:
             self._close()
-            if not self._failing:
-                log.error("collection: %s: %s; it tries again", self.path, one_line(error))
-            self._failing = True
+            self._fail(error)
             return
         if self._failing:
             log.info("collection: %s: written again", self.path)
-        self._failing = False
+            self._failing = False
+            self.metrics.collection_failing.set(0)
         self.metrics.collected_rows.inc(len(self._waiting))
         self._waiting.clear()
         try:
             self._bound(database, now)
         except sqlite3.Error as error:  # as where another service writes for long: the next time will do
             log.warning("collection: %s: %s; it stays as large as it is", self.path, one_line(error))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failing:
+            message = "collection: %s: %s; it tries again; if the file is damaged, move it away"
+            log.error(message, self.path, one_line(error))
+        self._failing = True
+        self.metrics.collection_failing.set(1)
+
+    def _set_aside(self, database: sqlite3.Connection) -> None:
+        """Write the rows one by one, and forget those that are bad."""
+        good: deque[Row] = deque()
+        with database:
+            for row in self._waiting:
+                try:
+                    database.execute(INSERT, astuple(row))
+                    good.append(row)
+                except BAD_ROW as error:
+                    self.metrics.lost_rows.inc()
+                    log.error("collection: a row of request %s is left out: %s", row.request, one_line(error))
+        self._waiting = good
 
     def _bound_log(self, database: sqlite3.Connection) -> None:
         """Empty the write-ahead log where it has grown. Raises OSError where somebody reads what is in it."""
@@ -195,7 +244,7 @@ class Collection:
         if now - self._looked >= SECONDS_BETWEEN_AGES:
             self._looked = now
             with database:
-                dropped = database.execute("DELETE FROM predictions WHERE at < ?", (now - self.max_seconds,)).rowcount
+                dropped = self._drop_old(database, now)
         share = "SELECT min(id) + (max(id) - min(id)) / ? FROM predictions"
         while self._bytes(database) > self.max_bytes:
             with database:
@@ -205,6 +254,24 @@ class Collection:
             dropped += gone
         if dropped:
             database.executescript("PRAGMA incremental_vacuum")  # `execute` would take one step, of a page
+
+    def _drop_old(self, database: sqlite3.Connection, now: float) -> int:
+        """Drop rows that are too old; return how many.
+
+        Where they have been so for long, the service was away, or its clock is ahead: it has to say so for a day.
+        """
+        horizon = now - self.max_seconds
+        [oldest] = database.execute("SELECT min(at) FROM predictions").fetchone()
+        [since] = database.execute("SELECT min(since) FROM doubts WHERE since <= ?", (now,)).fetchone()
+        if oldest is not None and horizon - oldest > DOUBT and (since is None or now - since < DOUBT):
+            if since is None:
+                database.execute("DELETE FROM doubts")
+                database.execute("INSERT INTO doubts VALUES (?)", (now,))
+                days = (now - oldest) / 86400
+                log.warning("collection: %s: by the clock it has rows of %.1f days; they go in a day", self.path, days)
+            return 0
+        database.execute("DELETE FROM doubts")
+        return database.execute("DELETE FROM predictions WHERE at < ?", (horizon,)).rowcount
 
     @staticmethod
     def _bytes(database: sqlite3.Connection) -> int:
@@ -218,6 +285,8 @@ class Collection:
         if self._database and self._identity() != self._file:
             self._close()
         if not self._database:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE))
+            self.path.chmod(PRIVATE)  # SQLite gives its log the same
             database = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
             try:
                 [is_made] = database.execute("PRAGMA schema_version").fetchone()
@@ -229,6 +298,7 @@ class Collection:
                 database.execute("PRAGMA secure_delete = ON")  # a dropped text is no longer in the file
                 database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
                 database.executescript(SCHEMA)
+                database.execute(f"SELECT {COLUMNS}, truth FROM predictions LIMIT 0")  # noqa: S608  raises on another's
                 self._file = self._identity()
             except (OSError, sqlite3.Error):
                 database.close()

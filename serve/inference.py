@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Request, Response
 
 from serve import schemas
 from serve.models import Served
@@ -20,9 +20,9 @@ Name = Annotated[str, Path(max_length=64)]
 
 
 def add_routes(
-    app: FastAPI, service: Service, InferRequest: Any, guards: list[Any], problems: dict[int | str, Any]
+    app: FastAPI, keyed: APIRouter, service: Service, InferRequest: Any, problems: dict[int | str, Any]
 ) -> None:
-    """Add the routes to the application."""
+    """Add the routes to the application, and to the router of those that want a key."""
 
     def known(name: str, version: str | None) -> Served:
         served = service.served
@@ -75,8 +75,8 @@ def add_routes(
 
     errors = problems | NOT_FOUND
 
-    @app.post(NAMED + "/infer", tags=["Open Inference Protocol"], responses=errors, dependencies=guards)
-    @app.post(VERSIONED + "/infer", tags=["Open Inference Protocol"], responses=errors, dependencies=guards)
+    @keyed.post(NAMED + "/infer", tags=["Open Inference Protocol"], responses=errors)
+    @keyed.post(VERSIONED + "/infer", tags=["Open Inference Protocol"], responses=errors)
     async def infer(
         request: Request, body: InferRequest, name: Name, version: Name | None = None
     ) -> schemas.InferAnswer:

@@ -75,6 +75,11 @@ class Metrics(RequestMetrics):
         self.waiting_rows = Gauge(
             "tweets_waiting_rows", "Predictions that could not be kept yet, as on a full disk", registry=registry
         )
+        self.collection_failing = Gauge(
+            "tweets_collection_failing",
+            "Can predictions not be kept, as on a full disk or in a damaged file?",
+            registry=registry,
+        )
         self.lost_rows = Counter(
             "tweets_lost_rows_total", "Predictions that should have been kept or looked at", registry=registry
         )

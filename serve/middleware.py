@@ -1,4 +1,4 @@
-"""What holds for every request: it has an id, arrives whole and in time, is answered in time, counted and logged."""
+"""What holds for every request: it may ask, arrives whole and in time, is answered in time, counted and logged."""
 
 import asyncio
 import logging
@@ -11,14 +11,18 @@ from typing import Any, Protocol
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.access import Access
 from serve.metrics import RequestMetrics
 from serve.refusals import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+WITH_BODY = METHODS - {"GET", "HEAD", "OPTIONS"}
 JSON = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json")
 LEFT = 499  # nginx's status for a client that left; nobody receives it
 PATH = 200  # characters of a path that are logged
+BODIES = 16  # of the largest size that may be in memory at once
+STRUCTURE = 128 * 1024  # bytes of a body that may lie outside of its strings: each may become an object
 
 log = logging.getLogger("serve.requests")
 
@@ -30,6 +34,7 @@ class _Answer:
     status: int = 500
     started: bool = False
     complete: bool = False
+    has_body: bool = False  # that is not read yet
 
 
 class Limits(Protocol):
@@ -44,17 +49,17 @@ class Limits(Protocol):
 class Middleware:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: Limits, metrics: RequestMetrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: Limits, metrics: RequestMetrics, access: Access) -> None:
+        self.app, self.settings, self.metrics, self.access = app, settings, metrics, access
         self.draining = False
         self.under_way = 0
+        self.bodies = self.body_bytes = 0  # that are arriving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        answer = _Answer(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+        answer = self._begin(scope)
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -62,7 +67,8 @@ class Middleware:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = answer.request_id
                 headers["X-Content-Type-Options"] = "nosniff"
-                if self.draining:
+                headers.setdefault("Cache-Control", "no-store")
+                if self.draining or answer.has_body:
                     headers["Connection"] = "close"
             await send(message)
             answer.complete = message["type"] == "http.response.body" and not message.get("more_body")
@@ -73,11 +79,11 @@ class Middleware:
             if not answer.started and refused.status != LEFT:
                 await refused.response()(scope, receive, send_on)
 
-        scope.setdefault("state", {}).update(log={}, request_id=answer.request_id)
         self.metrics.in_progress.inc()
         self.under_way += 1
         try:
             self._check_room(scope)
+            await self._check_access(scope, receive, answer)
             await self._answer(scope, receive, send_on, answer)
         except Refused as refused:
             await refuse(refused)
@@ -93,29 +99,55 @@ class Middleware:
             self.metrics.in_progress.dec()
             self._record(scope, answer)
 
+    def _begin(self, scope: Scope) -> _Answer:
+        """Return what is known of the answer: its id, too, which the scope gets.
+
+        A client with a key may choose it. Without keys anybody could take another's, and label what that one asked.
+        """
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        given = given if REQUEST_ID.fullmatch(given) else ""
+        request_id = (self.access.keys and given) or uuid.uuid4().hex
+        facts = {"client_request_id": given} if given not in ("", request_id) else {}
+        scope.setdefault("state", {}).update(log=facts, request_id=request_id)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        return _Answer(request_id, has_body=has_body)
+
     def _check_room(self, scope: Scope) -> None:
-        """Raise Refused when too many requests are under way. Others than POST compute nothing: health, metrics."""
+        """Raise Refused when too many requests are under way. Whoever watches the service is answered all the same."""
         limit = self.settings.max_requests
-        if self.under_way > limit and scope["method"] == "POST":
-            message = f"busy: {limit} requests are under way; try again in 1 s"
-            raise Refused(503, message, "too_many_requests", {"Retry-After": "1", **_CLOSE})
+        if self.under_way > limit and not self.access.is_watching(scope):
+            raise _busy(f"{limit} requests are under way", "too_many_requests")
+
+    async def _check_access(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """Raise Refused unless the request may be answered. Its body goes by: who still sends would see no answer."""
+        try:
+            self.access.check(scope)
+        except Refused:
+            await self._body(scope, receive, answer, keep=False)
+            raise
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         """Let the application answer. Raises Refused when it takes too long or the client leaves; it stops then."""
-        body = await self._body(scope, receive)
+        body = b""
+        if answer.has_body and scope["method"] in WITH_BODY:
+            body = await self._body(scope, receive, answer)
         if body:
             _check_type(Headers(scope=scope))
+        if len(body) > STRUCTURE:
+            await asyncio.to_thread(_check_structure, body)
         given = False
 
         async def replay() -> Message:
-            nonlocal given
+            nonlocal given, body
             if not given:
-                given = True
-                return {"type": "http.request", "body": body, "more_body": False}
+                message = {"type": "http.request", "body": body, "more_body": False}
+                given, body = True, b""
+                return message
             await leaving
             return {"type": "http.disconnect"}
 
-        leaving = asyncio.ensure_future(receive())
+        leaving = asyncio.ensure_future(_until_left(receive))
         answering = asyncio.ensure_future(self.app(scope, replay, send))
         seconds = self.settings.request_timeout
         try:
@@ -130,31 +162,48 @@ class Middleware:
             leaving.cancel()
             answering.cancel()
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the body of the request. Raises Refused when it is too large, or too slow, or its client leaves."""
-        limit = self.settings.max_body_bytes
-        too_large = Refused(413, f"the body is too large: {limit} bytes are allowed", "body_too_large", _CLOSE)
-        length = Headers(scope=scope).get("content-length", "0")
+    async def _body(self, scope: Scope, receive: Receive, answer: _Answer, *, keep: bool = True) -> bytes:
+        """Return the body of the request; unless it is to be kept, read it only.
+
+        Raises Refused when it is too large, or too slow, or there is no room for it, or its client leaves.
+        """
+        headers, limit = Headers(scope=scope), self.settings.max_body_bytes
+        too_large = Refused(413, f"the body is too large: {limit} bytes are allowed", "body_too_large")
+        length = headers.get("content-length", "0")
         if not length.isdecimal():
-            raise Refused(400, "Content-Length is not a number", "bad_length", _CLOSE)
+            raise Refused(400, "Content-Length is not a number", "bad_length")
         if len(length) > 18 or int(length) > limit:
             raise too_large
-        parts, size = [], 0
+        body, size = bytearray(), 0
+        self.bodies += 1
         try:
             async with asyncio.timeout(self.settings.receive_timeout):
-                while True:
+                while answer.has_body:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(LEFT, "the client has left", "client_left")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
+                    part = message.get("body", b"")
+                    size += len(part)
                     if size > limit:
                         raise too_large
-                    if not message.get("more_body"):
-                        return b"".join(parts)
+                    if keep:
+                        body += part
+                        self.body_bytes += len(part)
+                        self._check_bodies(size)
+                    answer.has_body = message.get("more_body", False)
         except TimeoutError:
             message_late = f"the body did not arrive within {self.settings.receive_timeout:g} s"
-            raise Refused(408, message_late, "slow_request", _CLOSE) from None
+            raise Refused(408, message_late, "slow_request") from None
+        finally:
+            self.bodies -= 1
+            self.body_bytes -= len(body)
+        return bytes(body)
+
+    def _check_bodies(self, size: int) -> None:
+        """Raise Refused when bodies take up all the room that they may, and one of this size more than its share."""
+        room = BODIES * self.settings.max_body_bytes
+        if self.body_bytes > room and size > room / self.bodies:
+            raise _busy(f"bodies of {room} bytes are arriving", "bodies")
 
     def _record(self, scope: Scope, answer: _Answer) -> None:
         seconds = time.perf_counter() - answer.begin
@@ -175,6 +224,12 @@ class Middleware:
         log.info("request", extra=facts)
 
 
+async def _until_left(receive: Receive) -> None:
+    """Wait until the client has left; what else it sends goes by."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def _check_type(headers: Headers) -> None:
     """Raise Refused for a body that is compressed, or no JSON by its name."""
     encoding = headers.get("content-encoding", "identity")
@@ -187,4 +242,19 @@ def _check_type(headers: Headers) -> None:
         raise Refused(415, message, "content_type")
 
 
-_CLOSE = {"Connection": "close"}  # what is left of the request stays unread
+def _check_structure(body: bytes) -> None:
+    """Raise Refused for JSON that would become a million objects, which takes half a second.
+
+    What passes is parsed within 15 ms, in the event loop's thread: from any other, json would hold it up as long.
+    """
+    message = f"the body has more than {STRUCTURE} bytes outside of its strings, or it is no UTF-8"
+    refused = Refused(422, message, "structure")
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")  # now each quote begins or ends a string
+    if b"\0" in body or plain.count(b'"') > STRUCTURE:
+        raise refused
+    if sum(map(len, plain.split(b'"')[::2])) > STRUCTURE:
+        raise refused
+
+
+def _busy(why: str, reason: str) -> Refused:
+    return Refused(503, f"busy: {why}; try again in 1 s", reason, {"Retry-After": "1"})

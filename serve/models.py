@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from serve.settings import ServiceSettings
 from tweets import files, params
-from tweets.errors import UserError
+from tweets.errors import UserError, one_line
 from tweets.evaluation import drift_statistics
 from tweets.model import exported
 
@@ -54,20 +55,22 @@ def load(settings: ServiceSettings) -> Served:
     folder = settings.model.resolve()  # once: a link may be pointed elsewhere meanwhile
     model = exported.load(folder, threads=settings.threads)
     content = files.sha256(folder / exported.CHECKSUMS)
+    card = params.build(dict[str, Any], files.read_json(folder / exported.CARD), str(folder / exported.CARD))
     return Served(
         model=model,
         name=settings.name,
         version=settings.version or content[:12],
         commit=settings.commit or _commit(),
         lock=_lock(folder),
-        card=files.read_json(folder / exported.CARD),
-        reference=_reference(folder),
+        card=card,
+        reference=_reference(folder, model),
         written=(folder / exported.CHECKSUMS).stat().st_mtime,
         batch_size=settings.batch_size,
     )
 
 
-def _reference(folder: Path) -> drift_statistics.Reference:
+def _reference(folder: Path, loaded: exported.Exported) -> drift_statistics.Reference:
+    """Return the model's reference. Raises UserError where it is another's, or nothing can be compared with it."""
     path = folder / exported.REFERENCE
     reference = params.build(drift_statistics.Reference, files.read_json(path), str(path))
     model = files.sha256(folder / exported.MODEL)
@@ -75,6 +78,14 @@ def _reference(folder: Path) -> drift_statistics.Reference:
         raise UserError(
             f"{path}: a reference of the model {reference.model}; needs one of {model}, which lies beside it"
         )
+    texts = ["a", "b"]
+    try:
+        seen = drift_statistics.describe(texts, loaded.outputs(texts))
+        found = drift_statistics.Comparison(reference.axes, reference.sample).statistics(seen)
+    except ValueError as error:
+        raise UserError(f"{path}: does not fit the model beside it: {one_line(error)[:200]}") from None
+    if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise UserError(f"{path}: no text can be compared with it: {', '.join(wrong)} would be no number")
     return reference
 
 
@@ -100,9 +111,12 @@ def _lock(folder: Path) -> dict[str, Any]:
 
 
 def directory_hash(folder: Path) -> str:
-    """Return the MD5 that dvc.lock has for a folder of files: that of the list of their names and MD5s."""
+    """Return the MD5 that dvc.lock has for an exported folder: that of the list of its files' names and MD5s.
+
+    What else lies there, as `lost+found` on a disk of its own, is no part of the model.
+    """
     entries = [
         {"md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": path.name}
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder / name for name in exported.FILES)
     ]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

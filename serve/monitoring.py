@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve.collection import Collection, Row
+from serve.collection import Asked, Collection, Row
 from serve.metrics import Metrics
 from serve.models import Served
 from serve.settings import ServiceSettings
@@ -37,7 +37,7 @@ class Predicted:
     """What a request predicted."""
 
     served: Served
-    request: str
+    asked: Asked
     texts: Sequence[str]
     outputs: Outputs
     at: float
@@ -47,7 +47,7 @@ class Predicted:
 class Labelled:
     """True labels that a request tells, and where it waits for the number of one whose prediction is not kept."""
 
-    request: str
+    asked: Asked
     truths: Sequence[str | None]
     missing: Future[int | None]
 
@@ -113,7 +113,7 @@ class Monitoring:
         if self._thread.is_alive():
             self._thread.join(LAST)
 
-    def add(self, served: Served, request: str, texts: Sequence[str], outputs: Outputs) -> None:
+    def add(self, served: Served, asked: Asked, texts: Sequence[str], outputs: Outputs) -> None:
         """Leave what a request predicted to the thread; where too much waits, count it as lost."""
         if not self._thread.is_alive():
             return
@@ -121,9 +121,9 @@ class Monitoring:
             self.metrics.lost_rows.inc(len(texts))
             return
         self._added += len(texts)
-        self._queue.append(Predicted(served, request, texts, outputs, self.now()))
+        self._queue.append(Predicted(served, asked, texts, outputs, self.now()))
 
-    async def label(self, request: str, truths: Sequence[str | None]) -> int | None:
+    async def label(self, asked: Asked, truths: Sequence[str | None]) -> int | None:
         """Let the thread write down the true labels of a request's predictions, but for those that are None.
 
         Where one of them is not kept, nothing is written, and its number is returned. Raises OSError when they cannot
@@ -133,10 +133,10 @@ class Monitoring:
             return 0
         if len(self._labels) >= LABELS:
             raise OSError(f"{LABELS} requests with labels wait to be written")
-        asked = Labelled(request, truths, Future())
-        self._labels.append(asked)
+        labelled = Labelled(asked, truths, Future())
+        self._labels.append(labelled)
         self._woken.set()
-        return await asyncio.wrap_future(asked.missing)
+        return await asyncio.wrap_future(labelled.missing)
 
     def _run(self) -> None:
         compared = time.monotonic()
@@ -165,11 +165,16 @@ class Monitoring:
         for _ in range(len(self._queue)):
             predicted = self._queue.popleft()
             self._taken += len(predicted.texts)
-            seen = drift_statistics.describe(predicted.texts, predicted.outputs)
+            try:
+                seen = drift_statistics.describe(predicted.texts, predicted.outputs)
+                of_request = rows_of(predicted, seen, self.keeps_text) if self.collection else []
+            except Exception:
+                self.metrics.lost_rows.inc(len(predicted.texts))
+                log.exception("monitoring: the request %s is left out", predicted.asked.request)
+                continue
             if predicted.served is window.served:
                 window.add(seen)
-            if self.collection:
-                rows += rows_of(predicted, seen, self.keeps_text)
+            rows += of_request
         if self.collection:
             self.collection.write(rows, self.now())
         self.metrics.window_texts.set(window.filled)
@@ -181,16 +186,16 @@ class Monitoring:
         failed: OSError | None = None
         done: list[tuple[Future[int | None], int | None]] = []
         for _ in range(len(self._labels)):
-            asked = self._labels.popleft()
-            if not asked.missing.set_running_or_notify_cancel():
+            labelled = self._labels.popleft()
+            if not labelled.missing.set_running_or_notify_cancel():
                 continue  # its client has left
             try:
                 if failed:
                     raise failed  # a file that is locked would take seconds for each
-                done.append((asked.missing, self.collection.label(asked.request, asked.truths)))
+                done.append((labelled.missing, self.collection.label(labelled.asked, labelled.truths)))
             except OSError as error:
                 failed = error
-                asked.missing.set_exception(error)
+                labelled.missing.set_exception(error)
         try:
             self._tell_accuracy()
         finally:  # last: whoever is answered finds the accuracy in the metrics
@@ -221,7 +226,8 @@ def rows_of(predicted: Predicted, seen: drift_statistics.Texts, keeps_text: bool
     return [
         Row(
             at=predicted.at,
-            request=predicted.request,
+            request=predicted.asked.request,
+            key=predicted.asked.key,
             number=number,
             version=predicted.served.version,
             label=labels[seen.labels[number]],

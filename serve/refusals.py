@@ -1,5 +1,6 @@
 """A request that gets no answer: why, in one line of JSON."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,7 +19,12 @@ class Refused(Exception):  # noqa: N818  not an error of the service
         self.status, self.reason, self.headers = status, reason, headers or {}
 
     def response(self) -> JSONResponse:
-        return JSONResponse({"error": str(self)}, self.status, self.headers)
+        return problem(str(self), self.status, self.headers)
+
+
+def problem(message: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return an answer that says what is wrong. What was sent may be in it, half a character too, as JSON allows it."""
+    return JSONResponse({"error": message.encode("utf-8", "backslashreplace").decode()}, status, headers)
 
 
 def answer_errors(app: FastAPI, metrics: RequestMetrics) -> None:
@@ -31,15 +37,15 @@ def answer_errors(app: FastAPI, metrics: RequestMetrics) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "; ".join(describe(detail) for detail in error.errors()[:5])}, 422)
+        return problem("; ".join(describe(detail) for detail in error.errors()[:5]), 422)
 
     @app.exception_handler(HTTPException)
     async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return problem(str(error.detail), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse({"error": "an error in the service; its log has it under the request's id"}, 500)
+        return problem("an error in the service; its log has it under the request's id", 500)
 
 
 def describe(detail: Any) -> str:

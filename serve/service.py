@@ -1,9 +1,12 @@
 """What the routes share: the model, the queue, the rates of the clients."""
 
 import asyncio
+import concurrent.futures
 import ipaddress
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import limits
 from fastapi import Request
@@ -12,12 +15,14 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from serve import models
 from serve.batching import Batcher
+from serve.collection import Asked
 from serve.monitoring import Monitoring
 from serve.refusals import Refused
 from serve.settings import ServiceSettings
 from tweets.errors import one_line
 from tweets.model.exported import Floats
 
+T = TypeVar("T")
 log = logging.getLogger("serve")
 
 
@@ -41,20 +46,33 @@ class Service:
         self.metrics.model_time.set(served.written)
 
     async def reload(self) -> None:
-        """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is."""
+        """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is.
+
+        A disk that is gone may hold up a read for ever: its thread is left behind, and another reload has its own.
+        """
+        seconds = self.settings.reload_timeout
         try:
-            served = await asyncio.to_thread(models.load, self.settings)
+            async with asyncio.timeout(seconds):
+                served = await in_thread(lambda: models.load(self.settings))
+        except asyncio.CancelledError:
+            self._keep("it was given up")
+            raise
+        except TimeoutError:
+            self._keep(f"{self.settings.model}: not read within {seconds:g} s (TWEETS_RELOAD_TIMEOUT)")
         except Exception as error:  # noqa: BLE001  whatever is wrong with the new one, the old one serves on
-            self.metrics.reloads.labels("failed").inc()
-            self.metrics.last_reload.set(0)
-            log.error("reload failed: %s; version %s stays", one_line(error), self.served.version)
-            return
-        self.served = served
-        self.monitoring.watch(served)
-        self._tell_metrics()
-        self.metrics.reloads.labels("done").inc()
-        self.metrics.last_reload.set(1)
-        log.info("reloaded: version %s", served.version)
+            self._keep(one_line(error))
+        else:
+            self.served = served
+            self.monitoring.watch(served)
+            self._tell_metrics()
+            self.metrics.reloads.labels("done").inc()
+            self.metrics.last_reload.set(1)
+            log.info("reloaded: version %s", served.version)
+
+    def _keep(self, why: str) -> None:
+        self.metrics.reloads.labels("failed").inc()
+        self.metrics.last_reload.set(0)
+        log.error("reload failed: %s; version %s stays", why, self.served.version)
 
     async def predict(self, request: Request, texts: Sequence[str]) -> tuple[models.Served, Floats]:
         """Return the model that was asked, and the probabilities, (N, K). Raises Refused when there is no room."""
@@ -63,16 +81,19 @@ class Service:
         if self.settings.log_text:
             facts["text"] = list(texts)
         self.batcher.check_room(len(texts))  # what is refused costs the client nothing
-        await self._spend(facts.get("key") or network(request.client.host if request.client else ""), len(texts))
+        await self.spend(request, len(texts))
         served = self.served
         outputs = await self.batcher.predict(served, texts)
-        self.monitoring.add(served, request.scope["state"]["request_id"], texts, outputs)
+        self.monitoring.add(served, asked(request), texts, outputs)
         probabilities: Floats = outputs["probabilities"]
         for number in probabilities.argmax(1):
             self.metrics.predictions.labels(served.labels[number]).inc()
         return served, probabilities
 
-    async def _spend(self, client: str, texts: int) -> None:
+    async def spend(self, request: Request, texts: int, purpose: str = "") -> None:
+        """Count texts against what the client may ask for this purpose. Raises Refused where that is too much."""
+        key = request.scope["state"]["log"].get("key")
+        client = purpose + (key or network(request.client.host if request.client else ""))
         for limit in self.limits:
             if texts > limit.amount:
                 raise Refused(422, f"too many texts in a request: {limit} are allowed", "rate_limit")
@@ -81,6 +102,26 @@ class Service:
                 raise Refused(429, message, "rate_limit", {"Retry-After": seconds})
         for limit in self.limits:
             await self._limiter.hit(limit, client, cost=texts)
+
+
+def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Return what a thread of its own makes of `work`; unlike a pool's, it keeps no process from ending."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  whoever waits gets it
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return asyncio.wrap_future(done)
+
+
+def asked(request: Request, request_id: str | None = None) -> Asked:
+    """Return whose request this is, or one of that id of the same client."""
+    state = request.scope["state"]
+    return Asked(request_id or state["request_id"], state["log"].get("key", ""))
 
 
 def network(address: str) -> str:

@@ -39,7 +39,9 @@ def _limits(value: str) -> str:
 
 
 def _networks(value: str) -> str:
-    for part in value.split(",") if value not in ("", "*") else []:
+    if value.strip() == "*":  # any client would be a proxy, and could say that it is another
+        raise ValueError("needs the networks of the proxies, such as 10.0.0.0/8")
+    for part in value.split(",") if value else []:
         ipaddress.ip_network(part.strip())  # raises ValueError
     return value
 
@@ -70,6 +72,7 @@ class ServiceSettings(BaseSettings):
     max_requests: Count = 1_000  # under way at once; with more, 503
     receive_timeout: Seconds = 5  # for a request to arrive
     request_timeout: Seconds = 10  # for its answer, waiting included
+    reload_timeout: Seconds = 60  # for a model to be read
     drain_delay: Annotated[float, Field(ge=0)] = 1  # after SIGTERM: not ready, and still answering
     drain_timeout: Seconds = 7  # then: for what was begun
 

@@ -288,9 +288,7 @@ def test_imports_are_measured_beside_torch_and_another_checkout(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(clone)
-    assert {"stages.fetch", "tweets.predict", "serve.__main__", "tools.search.__main__"} <= set(
-        imports.commands(Path())
-    )
+    assert {"stages.fetch", "tweets.predict", "serve.server", "tools.search.__main__"} <= set(imports.commands(Path()))
     monkeypatch.setattr(imports, "commands", lambda root: ["stages.fetch", "serve.keys"])
     report = report_of(imports, monkeypatch, "--rounds", "1", "--beside", str(clone))
     ratios = report["ratios"]

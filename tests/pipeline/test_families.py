@@ -41,7 +41,9 @@ def test_an_encoder_of_another_family_goes_from_featurize_to_the_service(encoder
         stage.main()
     assert files.read_json(Path("metrics/evaluate.json"))["macro_f1"] > 0.4  # a guess gets a third
     trained = transformer.load(Path("models/transformer"), "cpu", "fp32").predict(rows["raw"].tolist())
-    with TestClient(app.create(ServiceSettings(model=Path("models/onnx"), threads=1))[1]) as service:
+    with TestClient(
+        app.create(ServiceSettings(model=Path("models/onnx"), threads=1))[1], base_url="http://127.0.0.1"
+    ) as service:
         answer = service.post("/predict", json={"text": rows["raw"].tolist()}).json()
     served = np.array([[row["probabilities"][label] for label in LABELS] for row in answer["predictions"]])
     assert np.ptp(trained, axis=0).min() > 0.1  # the answers differ

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.routing import iter_route_contexts
 from prometheus_client import Counter
 from starlette.testclient import TestClient
 
@@ -30,7 +31,7 @@ JSON = {"Content-Type": "application/json"}
 
 def client(folder: Path, **changed: Any) -> TestClient:
     chosen = settings.ServiceSettings(model=folder, threads=1, **{"request_timeout": SECONDS, **changed})
-    return TestClient(app.create(chosen)[1], base_url="http://test", raise_server_exceptions=False)
+    return TestClient(app.create(chosen)[1], base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +212,8 @@ def test_inference_says_what_predict_says(service: TestClient) -> None:
 
 
 def test_an_inference_without_an_id_gets_that_of_the_request(service: TestClient) -> None:
-    headers = {"X-Request-ID": "abc-2"}
-    assert service.post("/v2/models/tweets/infer", json=infer_body(["a"]), headers=headers).json()["id"] == "abc-2"
+    answer = service.post("/v2/models/tweets/infer", json=infer_body(["a"]))
+    assert answer.json()["id"] == answer.headers["X-Request-ID"]
 
 
 def test_only_the_outputs_that_are_asked_for(service: TestClient) -> None:
@@ -296,7 +297,22 @@ def test_the_page_and_the_docs_ask_for_nothing_elsewhere(service: TestClient) ->
         answer = service.get(path)
         assert answer.status_code == 200
         assert not re.search(r"""(?:src|href|url\(|fetch\()\s*=?\s*["'(]?\s*(?:https?:)?//""", answer.text), path
-    assert "default-src 'self'" in service.get("/").headers["Content-Security-Policy"]
+    for path in ("/", "/docs"):
+        policy = service.get(path).headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+    assert (
+        "'unsafe-inline'"
+        not in re.findall("script-src [^;]*", service.get("/docs").headers["Content-Security-Policy"])[0]
+    )
+
+
+def test_nothing_is_kept_by_a_cache_on_the_way(service: TestClient) -> None:
+    for path in ("/model", "/metrics", "/v2", "/docs"):
+        assert service.get(path).headers["Cache-Control"] == "no-store"
+    assert service.post("/predict", json={"text": "a"}).headers["Cache-Control"] == "no-store"
+    for path in ("/", "/page/script.js"):
+        assert service.get(path).headers["Cache-Control"] == "no-cache"  # asks whether it is the latest
 
 
 # ---- Keys, rates, ids
@@ -322,6 +338,23 @@ def test_without_a_right_key_nothing_is_computed(keyed: TestClient, header: str 
 def test_with_a_right_key_it_answers(keyed: TestClient, key: str) -> None:
     answer = keyed.post("/predict", json={"text": "a"}, headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 200
+
+
+def test_every_route_wants_a_key_but_the_public_ones(folder: Path) -> None:
+    chosen = settings.ServiceSettings(model=folder, threads=1, api_keys=[keys.hashed("right")])
+    made, requests = app.create(chosen)
+    public = {*app.PUBLIC, *app.WATCHING}
+    found = set()
+    with TestClient(requests) as service:
+        for route in iter_route_contexts(made.routes):
+            path = str(route.path) if route.methods else f"{route.path}/{{path:path}}"
+            found.add(path)
+            filled = re.sub(r"{.*?}", "a", path)
+            for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+                is_public = path in public and method in ("GET", "HEAD")
+                assert (service.request(method, filled).status_code == 401) is not is_public, (method, path)
+        assert service.get("/nowhere").status_code == 401
+    assert public <= found
 
 
 def test_a_new_key_fits_its_hash(capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,7 +395,7 @@ def test_all_limits_hold(folder: Path) -> None:
 
 def test_what_finds_no_room_is_not_counted_against_the_rate(folder: Path) -> None:
     made, requests = app.create(settings.ServiceSettings(model=folder, threads=1, rate_limit="5/minute"))
-    with TestClient(requests) as service:
+    with TestClient(requests, base_url="http://127.0.0.1") as service:
         batcher = made.state.service.batcher
         batcher.waiting += batcher.queue_size
         assert service.post("/predict", json={"text": ["a"] * 5}).status_code == 503
@@ -387,11 +420,19 @@ def test_what_counts_as_one_client(address: str, client: str) -> None:
     assert network(address) == client
 
 
-def test_a_request_keeps_its_id(service: TestClient) -> None:
-    assert service.get("/v2", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
+def test_a_request_with_a_key_keeps_its_id(keyed: TestClient) -> None:
+    assert keyed.get("/v2", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
     for bad in ("", "a b", "x" * 65, "a;b"):
-        made = service.get("/v2", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
+        made = keyed.get("/v2", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
         assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+def test_without_keys_nobody_takes_an_id(service: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "serve.requests")
+    answer = service.get("/v2", headers={"X-Request-ID": "abc-1"})
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+    [record] = [record for record in caplog.records if record.name == "serve.requests"]
+    assert (vars(record)["client_request_id"], vars(record)["request_id"]) == ("abc-1", answer.headers["X-Request-ID"])
 
 
 def test_a_broken_model_is_an_error_of_the_service(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -401,7 +442,7 @@ def test_a_broken_model_is_an_error_of_the_service(folder: Path, caplog: pytest.
         raise RuntimeError("out of order")
 
     object.__setattr__(made.state.service.served.model, "outputs", broken)
-    with TestClient(requests, raise_server_exceptions=False) as service:
+    with TestClient(requests, base_url="http://127.0.0.1", raise_server_exceptions=False) as service:
         answer = service.post("/predict", json={"text": TEXTS})
         assert answer.status_code == 500
         assert answer.json() == {"error": "an error in the service; its log has it under the request's id"}
@@ -437,6 +478,7 @@ def test_records_that_find_no_room_are_counted() -> None:
         ("RATE_LIMIT", "lots", "TWEETS_RATE_LIMIT = 'lots'"),
         ("RATE_LIMIT", "5/minute;lots", "TWEETS_RATE_LIMIT = '5/minute;lots'"),
         ("TRUSTED_PROXIES", "10.0.0.1/24", "TWEETS_TRUSTED_PROXIES = '10.0.0.1/24': 10.0.0.1/24 has host bits set"),
+        ("TRUSTED_PROXIES", "*", "TWEETS_TRUSTED_PROXIES = '*': needs the networks of the proxies"),
         ("TRUSTED_PROXIES", "proxy", "TWEETS_TRUSTED_PROXIES = 'proxy': 'proxy' does not appear to be an IPv4"),
         ("LOG_LEVEL", "loud", "TWEETS_LOG_LEVEL = 'loud'"),
     ],

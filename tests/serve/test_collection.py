@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from serve import collection
-from serve.collection import Collection, Row
+from serve.collection import Asked, Collection, Row
 from serve.metrics import Metrics
 from tweets.errors import UserError
 
@@ -38,10 +38,14 @@ def opened() -> Iterator[Opener]:
         yield open_one
 
 
-def row(number: int = 0, *, at: float = 0.0, request: str = "r", label: str = "a", size: int = 8) -> Row:
+MINE = Asked("r")
+
+
+def row(number: int = 0, *, at: float = 0.0, asked: Asked = MINE, label: str = "a", size: int = 8) -> Row:
     return Row(
         at=at,
-        request=request,
+        request=asked.request,
+        key=asked.key,
         number=number,
         version="v",
         label=label,
@@ -138,12 +142,12 @@ def test_the_log_shrinks_again_when_the_other_program_is_done(
 
 def test_old_rows_go_whether_new_ones_come_or_not_and_their_texts_with_them(tmp_path: Path, opened: Opener) -> None:
     kept, file = opened(tmp_path, max_days=2.0), tmp_path / collection.FILE
-    rows = [row(number, at=1.5 * DAY * (number >= 300), size=768) for number in range(400)]
-    kept.write([dataclasses.replace(each, text="young" if each.at else "a secret") for each in rows], 1.6 * DAY)
+    rows = [row(number, at=1.9 * DAY * (number >= 300), size=768) for number in range(400)]
+    kept.write([dataclasses.replace(each, text="young" if each.at else "a secret") for each in rows], 1.9 * DAY)
     kept.close()
     before = file.stat().st_size
     assert len(numbers(tmp_path)) == 400
-    kept.write([], 1.6 * DAY + collection.SECONDS_BETWEEN_AGES)
+    kept.write([], 1.9 * DAY + collection.SECONDS_BETWEEN_AGES)
     assert len(numbers(tmp_path)) == 400
     kept.write([], 2.5 * DAY)
     kept.close()
@@ -156,9 +160,9 @@ def test_two_services_share_a_folder(tmp_path: Path, opened: Opener) -> None:
     one, other = opened(tmp_path), opened(tmp_path)
     for number in range(5):
         one.write([row(2 * number)], 0)
-        other.write([row(2 * number + 1, request="other")], 0)
+        other.write([row(2 * number + 1, asked=Asked("other"))], 0)
     assert numbers(tmp_path) == list(range(10))
-    assert one.label("other", [None, "b"]) is None
+    assert one.label(Asked("other"), [None, "b"]) is None
     assert (one.right("v"), other.right("v")) == ((0, 1), (0, 1))
 
 
@@ -172,7 +176,7 @@ def test_what_a_locked_file_does_not_take_is_written_later(
     kept.write([row(0)], 0)
     assert value(kept, "collected_rows") == 0
     with pytest.raises(OSError, match="database is locked"):
-        kept.label("r", ["a"])
+        kept.label(MINE, ["a"])
     other.execute("ROLLBACK")
     other.close()
     kept.write([row(1)], 0)
@@ -192,7 +196,7 @@ def test_a_full_disk_loses_only_what_does_not_fit_in_memory(
     assert (value(kept, "lost_rows"), value(kept, "waiting_rows")) == (2, 5)
     assert numbers(tmp_path) == [0]
     with pytest.raises(OSError, match="5 predictions wait to be written"):
-        kept.label("r", [None, "a"])  # it may be among them
+        kept.label(MINE, [None, "a"])  # it may be among them
     kept.write([row(8)], 0)  # the file is opened anew after an error, and so without that bound
     assert numbers(tmp_path) == [0, 3, 4, 5, 6, 7, 8]
     assert (value(kept, "lost_rows"), value(kept, "waiting_rows")) == (2, 0)
@@ -229,18 +233,91 @@ def test_what_never_could_be_written_is_counted_at_the_end(tmp_path: Path, opene
     assert value(kept, "lost_rows") == 2
 
 
-@pytest.mark.parametrize("kind", ["file", "not a database", "a file in the way"])
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, kind: str, opened: Opener) -> None:
-    folder = tmp_path / "folder"
-    if kind == "file":
-        folder.write_text("")
-    elif kind == "not a database":
-        folder.mkdir()
-        (folder / collection.FILE).write_bytes(b"no database" * 1000)
+def test_a_clock_that_is_ahead_drops_nothing(tmp_path: Path, opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
+    opened(tmp_path).write([row(0), row(1)], 0)
+    for hours in (0, 12):
+        opened(tmp_path).write([row(2, at=40 * DAY)] * 10, 40 * DAY + hours * 3600)
+    assert caplog.text.count("by the clock it has rows of 40.0 days; they go in a day") == 1
+    opened(tmp_path).write([], DAY)  # it is set right
+    assert numbers(tmp_path) == [0, 1, *[2] * 20]
+
+
+def test_what_is_too_old_when_a_service_comes_back_goes_in_a_day(tmp_path: Path, opened: Opener) -> None:
+    opened(tmp_path).write([row(0), row(1, at=5 * DAY)], 5 * DAY)
+    for hours in (0, 12):  # a restart puts nothing off
+        opened(tmp_path).write([], 33 * DAY + hours * 3600)
+        assert numbers(tmp_path) == [0, 1]
+    opened(tmp_path).write([], 34 * DAY)
+    assert numbers(tmp_path) == [1]
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "half a character": {"text": "\ud800"},
+    "a gap": {"confidence": None},
+    "no number": {"length": 2**70},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_row_that_no_file_takes_is_set_aside(
+    tmp_path: Path, opened: Opener, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    kept = opened(tmp_path)
+    kept.write([row(0), dataclasses.replace(row(1), **BAD[name]), row(2)], 0)
+    kept.write([row(3)], 0)
+    assert numbers(tmp_path) == [0, 2, 3]
+    assert (value(kept, "lost_rows"), value(kept, "waiting_rows"), value(kept, "collected_rows")) == (1, 0, 3)
+    assert "a row of request r is left out: " in caplog.text
+    assert value(kept, "collection_failing") == 0
+
+
+def test_only_who_asked_labels_a_prediction(tmp_path: Path, opened: Opener) -> None:
+    kept = opened(tmp_path)
+    mine, other = Asked("r", "aaaaaaaa"), Asked("r", "bbbbbbbb")
+    kept.write([row(0, asked=mine, label="a"), row(0, asked=other, label="b")], 0)
+    assert kept.label(mine, ["a"]) is None  # the other's, of the same id, is a later one
+    assert kept.right("v") == (1, 1)
+    assert kept.label(Asked("r"), ["a"]) == 0
+    assert kept.label(Asked("r", "cccccccc"), ["a"]) == 0
+
+
+def test_nobody_else_on_the_machine_reads_the_file(tmp_path: Path, opened: Opener) -> None:
+    (tmp_path / collection.FILE).touch(0o644)
+    before = os.umask(0)
+    try:
+        opened(tmp_path).write([row(0)], 0)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("parts", ["folder", "folder/below"])
+def test_a_file_that_has_the_folders_name_is_refused(tmp_path: Path, opened: Opener, parts: str) -> None:
+    (tmp_path / "folder").write_text("")
+    with pytest.raises(UserError, match=r"folder.*: .* \(TWEETS_COLLECT\): needs a folder to write to"):
+        opened(tmp_path / parts)
+
+
+@pytest.mark.parametrize("kind", ["not a database", "a folder", "older"])
+def test_a_damaged_file_is_told_and_keeps_nobody_from_starting(
+    tmp_path: Path, kind: str, opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / collection.FILE
+    if kind == "not a database":
+        file.write_bytes(b"no database" * 1000)
+    elif kind == "a folder":
+        file.mkdir()
     else:
-        (folder / collection.FILE).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"predictions.sqlite: .* \(TWEETS_COLLECT\): needs a folder to write to"):
-        opened(folder)
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE predictions (id INTEGER PRIMARY KEY)")
+    kept = opened(tmp_path)
+    kept.write([row(0)], 0)
+    assert value(kept, "collection_failing") == 1
+    assert caplog.text.count("if the file is damaged, move it away") == 1
+    file.rename(tmp_path / "away")
+    kept.write([], 0)
+    assert numbers(tmp_path) == [0]
+    assert value(kept, "collection_failing") == 0
 
 
 @pytest.fixture
@@ -258,9 +335,10 @@ def not_writable() -> Iterator[Path]:
         folder.chmod(0o700)
 
 
-def test_a_folder_that_is_read_only_is_refused(not_writable: Path, opened: Opener) -> None:
-    with pytest.raises(UserError, match=r"unable to open database file \(TWEETS_COLLECT\)"):
-        opened(not_writable)
+def test_a_folder_that_is_read_only_is_told(not_writable: Path, opened: Opener) -> None:
+    kept = opened(not_writable)
+    kept.write([], 0)
+    assert value(kept, "collection_failing") == 1
 
 
 def test_labels_tell_how_often_the_model_is_right(
@@ -269,15 +347,15 @@ def test_labels_tell_how_often_the_model_is_right(
     kept = opened(tmp_path)
     kept.write([row(number, label="ab"[number % 2]) for number in range(6)], 0)
     assert kept.right("v") == (0, 0)
-    assert kept.label("r", ["a", "a", "a"]) is None
+    assert kept.label(MINE, ["a", "a", "a"]) is None
     assert (kept.right("v"), kept.right("w")) == ((2, 3), (0, 0))
-    assert kept.label("r", ["b", None, None, None, None, None, "a"]) == 6  # there is none: nothing is written
-    assert kept.label("nobody", ["b"]) == 0
+    assert kept.label(MINE, ["b", None, None, None, None, None, "a"]) == 6  # there is none: nothing is written
+    assert kept.label(Asked("nobody"), ["b"]) == 0
     assert kept.right("v") == (2, 3)
-    assert kept.label("r", [None, "b"]) is None  # a second word on it counts
+    assert kept.label(MINE, [None, "b"]) is None  # a second word on it counts
     assert kept.right("v") == (3, 3)
     monkeypatch.setattr(collection, "LABELLED", 1)
-    assert kept.label("r", [*[None] * 5, "a"]) is None
+    assert kept.label(MINE, [*[None] * 5, "a"]) is None
     assert kept.right("v") == (0, 1)
     assert opened(tmp_path).right("v") == (0, 1)
 
@@ -285,5 +363,5 @@ def test_labels_tell_how_often_the_model_is_right(
 def test_the_latest_prediction_of_a_request_is_labelled(tmp_path: Path, opened: Opener) -> None:
     kept = opened(tmp_path)
     kept.write([row(0, label="a"), row(0, label="b")], 0)
-    assert kept.label("r", ["b"]) is None
+    assert kept.label(MINE, ["b"]) is None
     assert kept.right("v") == (1, 1)

@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from serve import app, collection, models, monitoring, settings
+from serve.collection import Asked
 from serve.metrics import wilson
 from serve.monitoring import Monitoring
 from tests.support.clones import wait_for
@@ -60,10 +61,10 @@ def fed_back(url: str, **body: Any) -> requests.Response:
 def test_a_service_that_ends_has_kept_all_and_what_it_predicted(model: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     with serving(model, tmp_path, collect=kept) as running:
-        found = [predict(running.url, [text, "a"], headers={"X-Request-ID": f"r{n}"}) for n, text in enumerate(TEXTS)]
+        found = [predict(running.url, [text, "a"]) for text in TEXTS]
         assert running.end() == 0
     said = [prediction["label"] for answer in found for prediction in answer.json()["predictions"]]
-    places = [(f"r{n}", number) for n in range(len(TEXTS)) for number in (0, 1)]
+    places = [(answer.headers["X-Request-ID"], number) for answer in found for number in (0, 1)]
     assert rows(kept) == [(*place, label, None) for place, label in zip(places, said, strict=True)]
     [expected] = exported.load(model, threads=1).outputs([TEXTS[1]])
     [(length, unknown, capitals, embedding)] = rows(kept, "length, unknown, capitals, embedding")[2:3]
@@ -136,7 +137,7 @@ def test_a_folder_that_goes_away_costs_no_request(model: Path, tmp_path: Path) -
     with serving(model, tmp_path, collect=kept) as running:
         shutil.rmtree(kept)
         assert all(predict(running.url, text).ok for text in TEXTS)
-        assert running.wait_until_logged("unable to open database file")["level"] == "ERROR"
+        assert running.wait_until_logged("No such file or directory")["level"] == "ERROR"
         answer = fed_back(running.url, request_id="a", labels=LABELS)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         kept.mkdir()
@@ -172,7 +173,7 @@ def test_labels_that_cannot_be_written_do_not_pile_up(kept: Monitoring, monkeypa
     monkeypatch.setattr(monitoring, "LABELS", 2)
 
     async def ask() -> list[Any]:
-        asked = [asyncio.create_task(kept.label("r", ["a"])) for _ in range(3)]
+        asked = [asyncio.create_task(kept.label(Asked("r"), ["a"])) for _ in range(3)]
         await asyncio.sleep(0.01)
         asked[0].cancel()
         await asyncio.sleep(0.01)
@@ -189,14 +190,14 @@ def test_a_locked_file_holds_up_only_the_first_label(kept: Monitoring, monkeypat
     assert kept.collection
     asked = []
 
-    def locked(request: str, _: Any) -> None:
-        asked.append(request)
+    def locked(one: Asked, _: Any) -> None:
+        asked.append(one.request)
         raise OSError("database is locked")
 
     monkeypatch.setattr(kept.collection, "label", locked)
 
     async def ask() -> list[Any]:
-        tasks = [asyncio.create_task(kept.label(request, ["a"])) for request in ("one", "two", "three")]
+        tasks = [asyncio.create_task(kept.label(Asked(request), ["a"])) for request in ("one", "two", "three")]
         await asyncio.sleep(0.01)
         kept._label()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -256,9 +257,9 @@ def test_a_clock_that_jumps_drops_nothing(
     kept: Monitoring = service.monitoring
     kept.start()
     begin = time.time()
-    kept.add(service.served, "before", ["a"], service.served.predict(["a"]))
+    kept.add(service.served, Asked("before"), ["a"], service.served.predict(["a"]))
     monkeypatch.setattr(time, "time", lambda: begin + jump)
-    kept.add(service.served, "after", ["b"], service.served.predict(["b"]))
+    kept.add(service.served, Asked("after"), ["b"], service.served.predict(["b"]))
     kept.stop()
     [(_, before), (_, after)] = rows(tmp_path, "request, at")
     assert begin - 1 <= before <= after < begin + 60
@@ -275,7 +276,7 @@ def test_an_error_is_logged_and_what_comes_next_is_kept(
     kept.start()
     try:
         wait_for(lambda: "FloatingPointError: no number" in caplog.text, SECONDS)
-        kept.add(service.served, "next", ["a"], service.served.predict(["a"]))
+        kept.add(service.served, Asked("next"), ["a"], service.served.predict(["a"]))
         wait_for(lambda: rows(tmp_path, "request") == [("next",)], SECONDS)
         assert kept._thread.is_alive()
     finally:
@@ -289,7 +290,7 @@ def test_what_waits_is_bounded(model: Path, tmp_path: Path, monkeypatch: pytest.
     kept: Monitoring = service.monitoring
     kept.start()
     for request in ("one", "two"):
-        kept.add(service.served, request, ["a", "b"], service.served.predict(["a", "b"]))
+        kept.add(service.served, Asked(request), ["a", "b"], service.served.predict(["a", "b"]))
     kept.stop()
     assert [request for request, *_ in rows(tmp_path)] == ["one", "one"]
     assert service.metrics.registry.get_sample_value("tweets_lost_rows_total") == 2
@@ -303,18 +304,18 @@ def test_a_new_model_begins_a_new_window_and_has_no_labels(
     kept: Monitoring = service.monitoring
     kept.start()
     size = service.served.reference.window
-    kept.add(service.served, "old", ["a"] * size, service.served.predict(["a"] * size))
+    kept.add(service.served, Asked("old"), ["a"] * size, service.served.predict(["a"] * size))
     kept._take()
     kept._compare()
     gauges = service.metrics.registry
     assert gauges.get_sample_value("tweets_drift_statistic", {"feature": "length"}) is not None
     assert kept.collection
-    kept.collection.label("old", ["a"])  # as another service on the folder may
+    kept.collection.label(Asked("old"), ["a"])  # as another service on the folder may
     kept._tell_accuracy()
     assert gauges.get_sample_value("tweets_labelled_texts") == 1
     old = service.served
     kept.watch(dataclasses.replace(models.load(service.settings), version="new"))
-    kept.add(old, "late", ["a"], old.predict(["a"]))  # was under way in the reload
+    kept.add(old, Asked("late"), ["a"], old.predict(["a"]))  # was under way in the reload
     kept._take()
     kept._compare()
     kept._tell_accuracy()

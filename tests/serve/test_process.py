@@ -93,7 +93,7 @@ def raw(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
     return answer
 
 
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def test_a_client_that_sends_its_head_slowly_is_cut_off(service: Running) -> None:
@@ -105,7 +105,7 @@ def test_a_client_that_sends_its_head_slowly_is_cut_off(service: Running) -> Non
 
 def test_line_breaks_hold_no_connection(service: Running) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=SECONDS) as connection:
-        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
         while not answer.endswith(b'{"live":true}'):
             answer += connection.recv(65536)
@@ -127,7 +127,7 @@ def test_a_client_that_reads_no_answer_is_cut_off(folder: Path, tmp_path: Path) 
         script = next(
             iter(re.findall(r'src="(/[^"]+bundle.js)"', requests.get(f"{running.url}/docs", timeout=SECONDS).text))
         )
-        connection.sendall(f"GET {script} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 8)
+        connection.sendall(f"GET {script} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 8)
         wait_for(lambda: not psutil.Process(running.process.pid).net_connections("tcp")[1:], SECONDS)
         assert "tweets_http_requests_in_progress 1.0" in metrics(running)  # that of the metrics
 
@@ -144,12 +144,6 @@ def test_a_client_that_reads_late_keeps_its_connection(folder: Path, tmp_path: P
         assert session.get(f"{running.url}/v2/health/live", timeout=SECONDS).ok
         connections = psutil.Process(running.process.pid).net_connections("tcp")
         assert sum(each.status == psutil.CONN_ESTABLISHED for each in connections) == 1  # all on the first one
-
-
-def test_a_client_that_waits_for_no_answer_is_cut_off(service: Running) -> None:
-    one = HEAD + b'Content-Length: 13\r\n\r\n{"text": "a"}'
-    assert raw(service.port, one * 400).count(b"200 OK") < 400
-    assert predict(service.url, "a").ok
 
 
 def test_more_requests_than_it_takes_at_once_are_told(folder: Path, tmp_path: Path) -> None:
@@ -171,8 +165,10 @@ def test_a_proxy_that_is_trusted_names_the_client(folder: Path, tmp_path: Path) 
     for trusted, client in (("127.0.0.0/8", "203.0.113.7"), ("10.0.0.0/8", "127.0.0.1"), ("", "127.0.0.1")):
         with serving(folder, tmp_path, trusted_proxies=trusted) as running:
             assert predict(running.url, "a", headers=headers).ok
-            wait_for(lambda: [line for line in running.lines() if line.get("request_id") == "through"], SECONDS)
-            assert [line["client"] for line in running.lines() if line.get("request_id") == "through"] == [client]
+            wait_for(lambda: [line for line in running.lines() if line.get("client_request_id") == "through"], SECONDS)
+            assert [line["client"] for line in running.lines() if line.get("client_request_id") == "through"] == [
+                client
+            ]
 
 
 def test_a_client_that_sends_its_body_slowly_is_told(service: Running) -> None:
@@ -206,8 +202,8 @@ def test_a_client_that_leaves_is_not_waited_for(service: Running) -> None:
     body = json.dumps({"text": ["a word or two " * 20] * 300}).encode()
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(HEAD + f"X-Request-ID: leaves\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-    wait_for(lambda: any(line.get("request_id") == "leaves" for line in service.lines()), SECONDS)
-    [line] = [line for line in service.lines() if line.get("request_id") == "leaves"]
+    wait_for(lambda: any(line.get("client_request_id") == "leaves" for line in service.lines()), SECONDS)
+    [line] = [line for line in service.lines() if line.get("client_request_id") == "leaves"]
     assert line["status"] == 499
     wait_for(lambda: "tweets_queue_texts 0.0" in requests.get(f"{service.url}/metrics", timeout=SECONDS).text, SECONDS)
 
@@ -216,8 +212,8 @@ def test_the_log_has_a_line_for_each_request_and_no_text(service: Running) -> No
     headers = {"X-Request-ID": "mine-1"}
     assert predict(service.url, "a secret text", headers=headers).ok
     requests.get(f"{service.url}/v2/models/x%22%0a{{", timeout=SECONDS)
-    wait_for(lambda: any(line.get("request_id") == "mine-1" for line in service.lines()), SECONDS)
-    [line] = [line for line in service.lines() if line.get("request_id") == "mine-1"]
+    wait_for(lambda: any(line.get("client_request_id") == "mine-1" for line in service.lines()), SECONDS)
+    [line] = [line for line in service.lines() if line.get("client_request_id") == "mine-1"]
     assert (line["status"], line["texts"], line["route"], line["level"]) == (200, 1, "/predict", "INFO")
     assert line["ms"] > 0
     assert "secret" not in service.log.read_text()
@@ -443,5 +439,5 @@ def test_a_whole_answer_is_no_client_that_left(service: Running) -> None:
     with requests.Session() as session:
         for path in ("/", "/page/script.js", "/model") * 20:
             assert session.get(f"{service.url}{path}", headers={"X-Request-ID": "whole"}, timeout=SECONDS).ok
-    wait_for(lambda: [line.get("request_id") for line in service.lines()].count("whole") == 60, SECONDS)
-    assert {line["status"] for line in service.lines() if line.get("request_id") == "whole"} == {200}
+    wait_for(lambda: [line.get("client_request_id") for line in service.lines()].count("whole") == 60, SECONDS)
+    assert {line["status"] for line in service.lines() if line.get("client_request_id") == "whole"} == {200}

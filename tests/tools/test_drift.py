@@ -96,7 +96,7 @@ def test_no_text_is_left_out(served: Served) -> None:
 def kept(served: Served, path: Path, said: list[str]) -> Path:
     """Keep the predictions for some texts as a service does; return the file."""
     outputs = served.predict(said)
-    predicted = Predicted(served, "r", said, outputs, 0.0)
+    predicted = Predicted(served, collection.Asked("r"), said, outputs, 0.0)
     rows = rows_of(predicted, drift_statistics.describe(said, outputs), keeps_text=False)
     collected = Collection(path, max_bytes=2**24, max_days=1, metrics=Metrics(waiting=lambda: 0))
     collected.write(rows, 0)

@@ -1,0 +1,75 @@
+"""Who may ask: anybody what is public, and all else whoever has a key. Decided before anything of a body is read."""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.routing import compile_path
+from starlette.types import Scope
+
+from serve import keys
+from serve.refusals import Refused
+
+READING = ("GET", "HEAD")
+PART = 100  # characters of what a client sends that it is told
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Access:
+    """The rules of an application: who may ask for which path, and by which name of the host."""
+
+    def __init__(
+        self,
+        known: Iterable[str],
+        *,
+        public: Iterable[str] = (),
+        watching: Iterable[str] = (),
+        hosts: Iterable[str] = (),
+    ) -> None:
+        """Take the hashes of the keys, without which everything is public, and paths as routes have them.
+
+        Paths in `public` and `watching` may be read without a key; `watching` tells how the application is. With
+        `hosts`, no other name of the host is answered: a web page can let a name of its own lead a browser to this one.
+        """
+        self.keys, self.hosts = tuple(known), tuple(hosts)
+        self._watching = [compile_path(path)[0] for path in watching]
+        self._public = [*self._watching, *(compile_path(path)[0] for path in public)]
+
+    def check(self, scope: Scope) -> None:
+        """Raise Refused unless the request may be answered. The log gets the first digits of its key's hash."""
+        headers = Headers(scope=scope)
+        host = re.sub(r":\d*$", "", headers.get("host", "").lower())
+        if self.hosts and host not in self.hosts:
+            message = (
+                f"this is {' or '.join(self.hosts)}, and not {host[:100]!r}; TWEETS_API_KEYS opens it to other names"
+            )
+            raise Refused(421, message, "host")
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and keys.is_known(key.strip(), self.keys):
+            scope["state"]["log"]["key"] = keys.hashed(key.strip())[:8]
+        elif self.keys and not self.is_public(scope):
+            what = "an unknown key" if key else "no key"
+            message = f"{what}: send `Authorization: Bearer KEY`"
+            raise Refused(401, message, "unauthorised", {"WWW-Authenticate": "Bearer"})
+
+    def is_public(self, scope: Scope) -> bool:
+        """Tell whether a request may be answered without a key."""
+        return _reads(scope, self._public)
+
+    def is_watching(self, scope: Scope) -> bool:
+        """Tell whether a request asks how the application is, which it has to tell when it is busy, too."""
+        return _reads(scope, self._watching)
+
+
+def _reads(scope: Scope, paths: Iterable[re.Pattern[str]]) -> bool:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return scope["method"] in READING and any(pattern.match(path) for pattern in paths)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a server at this address is reached from its own machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
