@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tweets.errors import UserError
+from tweets.errors import UserError, one_line
 
 KEPT = 200  # of the experiments that have ended; in DVC they stay
 SCHEMA = """
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS experiments (
     result TEXT NOT NULL DEFAULT 'null'
 )"""
 
+COLUMNS = "name, state, params, commit_id, created, started, ended, interruptions, cancelling, error, result"
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -63,15 +64,25 @@ class Queue:
     def __init__(self, path: Path, size: int) -> None:
         self.size = size
         self._lock = threading.Lock()
-        self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._file.row_factory = sqlite3.Row
         try:
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = FULL")
-            self._file.execute(SCHEMA)
+            self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            try:
+                self._begin()
+            except sqlite3.DatabaseError:
+                self._file.close()
+                raise
         except sqlite3.DatabaseError as error:
-            self._file.close()
-            raise UserError(f"{path}: no queue ({error}); remove it to begin anew") from None
+            raise UserError(f"{path}: no queue ({one_line(error)}); move it away to begin anew") from None
+
+    def _begin(self) -> None:
+        self._file.row_factory = sqlite3.Row
+        self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute("PRAGMA synchronous = FULL")
+        self._file.execute(SCHEMA)
+        self._file.execute(f"SELECT {COLUMNS} FROM experiments LIMIT 0")  # noqa: S608  an older one has others
+        [damage] = self._file.execute("PRAGMA quick_check(1)").fetchone()
+        if damage != "ok":
+            raise sqlite3.DatabaseError(damage)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -105,14 +105,28 @@ def test_what_has_ended_is_forgotten_at_last(queue: Queue, monkeypatch: pytest.M
     assert [each.name for each in queue.all()] == ["last", "n4", "n3"]
 
 
-def test_a_queue_outlives_its_process_and_a_file_that_is_none_is_refused(queue: Queue, tmp_path: Path) -> None:
+def test_a_queue_outlives_its_process(queue: Queue, tmp_path: Path) -> None:
     queue.add("a", {"train.lr": 0.1}, "c0ffee")
     other = Queue(tmp_path / "queue.db", size=2)
     assert other.all() == queue.all()
     other.close()
+
+
+def test_a_file_that_is_no_queue_is_refused_in_a_line(queue: Queue, tmp_path: Path) -> None:
+    for number in range(3):
+        queue.add(f"a{number}", {"train.lr": 0.1}, "c0ffee" * 1000)
+        queue.cancel(f"a{number}")
+    queue.close()
+    damaged = bytearray((tmp_path / "queue.db").read_bytes())
+    damaged[6000:] = b"\xff" * len(damaged[6000:])
+    (tmp_path / "damaged.db").write_bytes(damaged)
     (tmp_path / "junk.db").write_text("junk " * 1000)
-    with pytest.raises(UserError, match=r"junk\.db: no queue .*; remove it to begin anew"):
-        Queue(tmp_path / "junk.db", size=2)
+    (tmp_path / "folder.db").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "older.db")) as file:
+        file.execute("CREATE TABLE experiments (name TEXT)")
+    for name in ("junk", "folder", "older", "damaged"):
+        with pytest.raises(UserError, match=rf"{name}\.db: no queue \(.*\); move it away to begin anew"):
+            Queue(tmp_path / f"{name}.db", size=2)
 
 
 COMMITTED = files.read_yaml(ROOT / "params.yaml")
@@ -136,6 +150,13 @@ COMMITTED = files.read_yaml(ROOT / "params.yaml")
         ({"featurize.encoder": "someone/else"}, f"featurize.encoder: {overrides.CLOSED}"),
         ({"prepare.merge_labels": [["a", "b"]]}, f"prepare.merge_labels: {overrides.CLOSED}"),
         ({"train.lr": "3e-5"}, "train.lr = '3e-5': should be a valid number"),
+        ({"train.epochs": 10**400}, "train.epochs = "),
+        (
+            {"train.batch_size": 2**70},
+            "train.batch_size = 1180591620717411303424: should be less than or equal to 65536",
+        ),
+        ({"train.lr": 1e300}, "train.lr = 1e+300: should be less than or equal to 10"),
+        ({"\ud800": 1}, "\ud800: no such param"),
     ],
 )
 def test_params_that_are_wrong_or_closed_are_named(params: dict[str, Any], message: str) -> None:
@@ -354,6 +375,36 @@ def test_params_are_not_held_against_the_schema_of_other_code(client: TestClient
         answer = client.post("/experiments", json=wanted)
         assert answer.status_code == status
     assert answer.json() == {"error": "the code has changed since the runner started; restart it"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"params": {"\ud800": 1}}',
+        rb'{"params": {"train.lr": "\ud800"}}',
+        b'{"params": {"train.epochs": 1%s}}' % (b"0" * 400),
+        b'{"params": {"train.epochs": 1e400}}',
+        b'{"params": {"train.lr": NaN}}',
+        rb'{"params": {"train.lr": 0.1}, "name": "\ud800"}',
+        rb'{"\ud800": 1}',
+        b'{"params": %s}' % (b'{"a":' * 5000),
+    ],
+)
+def test_no_body_is_an_error_of_the_runner(client: TestClient, body: bytes) -> None:
+    answer = client.post("/experiments", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert list(answer.json()) == ["error"]
+    assert len(answer.text) < 1000
+
+
+def test_without_the_key_only_health_is_told(client: TestClient) -> None:
+    for method, path in (("GET", ""), ("POST", ""), ("GET", "/a"), ("GET", "/a/log"), ("DELETE", "/a")):
+        headers = {"Authorization": "Bearer x"}
+        answer = client.request(method, f"/experiments{path}", headers=headers, json={"params": 1})
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    for path in ("/", "/docs", "/openapi.json", "/healthy"):
+        assert client.get(path, headers={"Authorization": ""}).status_code == 401
+    assert client.get("/health", headers={"Authorization": ""}).json() == {"live": True}
 
 
 def test_a_queue_that_cannot_be_used_is_told(client: TestClient, tmp_path: Path) -> None:
