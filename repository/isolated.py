@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import psutil
 
+from repository import rwlock
 from repository.git import git
 from tweets import params
 from tweets.errors import UserError
@@ -50,6 +51,7 @@ class Place:
 
 def dvc(folder: Path, *arguments: str) -> str:
     """Return what a DVC command prints. Raises UserError with its last line when it fails."""
+    rwlock.heal(folder)
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -24,6 +24,7 @@ from gcsfs.retry import HttpError
 from google.auth.exceptions import GoogleAuthError
 from google.oauth2.service_account import Credentials
 
+from repository import rwlock
 from tweets import command, errors
 from tweets.errors import UserError
 
@@ -141,6 +142,7 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("action", choices=("push", "pull"))
     action = parser.parse_args().action
+    rwlock.heal(Path())
     try:
         with Repo() as repo:
             remote = Remote(repo)

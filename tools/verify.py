@@ -1,11 +1,12 @@
-"""Tell whether dvc.lock is true, and whether all that it names is in the remote.
+"""Tell whether dvc.lock is true, whether DVC's cache is whole, and whether all that the lock names is in the remote.
 
     python -m tools.verify
 
 The lock must match dvc.yaml, the code, the params and the data that it declares, and dvc.yaml must declare all that the
-stages read. Each file of each output must be in the default remote, with the content that the lock names: by the MD5
-that the bucket keeps, or, where it keeps none, by downloading it. No output needs to be in the workspace. Prints a line
-for each fault and exits with 1, or one line when all is well.
+stages read. Each file of an output that is here, in the workspace or in DVC's cache, must have the content that the
+lock names: DVC takes it on trust. Each must be in the default remote, with that content: by the MD5 that the bucket
+keeps, or, where it keeps none, by downloading it. No output needs to be here. Prints a line for each fault and exits
+with 1, or one line when all is well.
 """
 
 import base64
@@ -25,7 +26,7 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from repository import declared
+from repository import declared, rwlock
 from repository.git import git
 from tools.remote import UNREADABLE, Remote
 from tweets import command, errors, files
@@ -183,6 +184,42 @@ def check_lock(repo: Repo) -> list[str]:
     return faults
 
 
+def tops_of(repo: Repo) -> list[Object]:
+    """Return the outputs that DVC keeps."""
+    outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache and out.hash_info]
+    return [Object(path=str(out), oid=out.hash_info.value) for out in outs]
+
+
+def check_content(repo: Repo) -> list[str]:
+    """Return a line for each file in DVC's cache, and in the workspace, that a disk has changed.
+
+    DVC itself knows a file by its time and size, so it checks out what is damaged, and calls it up to date.
+    """
+    cache, faults = repo.cache.local, []
+    for top in tops_of(repo):
+        listing = Path(cache.oid_to_path(top.oid))
+        inside = [top]
+        if top.oid.endswith(".dir"):
+            if not listing.is_file():
+                continue
+            if md5_of(listing) == top.md5:
+                inside += files_of(top, listing.read_bytes())
+        for item in inside:
+            kept, here = Path(cache.oid_to_path(item.oid)), Path(repo.root_dir, item.path)
+            if kept.is_file() and (found := md5_of(kept)) != item.md5:
+                heal = "delete that, then `dvc pull`; if it is in no remote, `dvc repro --force` makes it again"
+                faults.append(f"{item.path}: damaged in DVC's cache ({kept} has MD5 {found}); {heal}")
+            if here.is_file() and md5_of(here) != item.md5:
+                faults.append(f"{item.path}: not as dvc.lock has it; delete it, then `dvc checkout`")
+    return faults
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
 def md5_in(objects: Any, oid: str) -> str | None:
     """Return the MD5, in hexadecimal, of an object's content in the remote, or None where there is no such object."""
     fs, path = objects.fs, objects.oid_to_path(oid)
@@ -210,8 +247,7 @@ def check_remote(repo: Repo) -> tuple[list[str], str]:
     remote.check()
     objects = remote.objects
     faults = [] if remote.settings.get("verify") else [f".dvc/config: the remote {remote.name} needs `verify = true`"]
-    outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache and out.hash_info]
-    tops = [Object(path=str(out), oid=out.hash_info.value) for out in outs]
+    tops = tops_of(repo)
     try:
         verdicts = faults_of(objects, tops)
         whole = [top for top, fault in zip(tops, verdicts, strict=True) if top.oid.endswith(".dir") and not fault]
@@ -242,13 +278,20 @@ def fault_of(objects: Any, item: Object, md5: str | None) -> str | None:
 
 
 def main() -> None:
+    rwlock.heal(Path())
+    checked = ""
     try:
         with Repo() as repo:
-            faults = check_lock(repo)
-            in_remote, checked = check_remote(repo)
+            faults = check_lock(repo) + check_content(repo)
+            try:
+                in_remote, checked = check_remote(repo)
+                faults += in_remote
+            except UserError as error:
+                if not faults:
+                    raise
+                faults.append(str(error))
     except DvcException as error:
         raise UserError(errors.one_line(error)) from None
-    faults += in_remote
     if faults:
         sys.exit("\n".join(f"verify: {fault}" for fault in faults))
     print(f"verify: OK: dvc.lock matches code, params and data; {checked}, with its content")

@@ -1,6 +1,7 @@
 """`make verify` finds each way in which dvc.lock or the remote can be untrue, and is silent on a good tree."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -326,6 +327,47 @@ def test_a_remote_that_is_not_there(clone: Path, bucket: str) -> None:
     point_at(clone, bucket, url="gs://nobody-has-this/x")
     with pytest.raises(UserError, match="there is no bucket nobody-has-this"):
         in_remote(clone)
+
+
+def damaged(path: Path) -> None:
+    """Flip a bit, as a disk does: neither time nor size tell of it."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_flipped_bit_is_found_in_the_cache_and_in_the_workspace(shared: Path) -> None:
+    weights = shared / "models/transformer/model.safetensors"
+    oid = verify.md5_of(weights)
+    kept = shared / ".dvc/cache/files/md5" / oid[:2] / oid[2:]
+    damaged(kept)
+    weights.unlink()
+    run(shared, "dvc", "checkout")
+    assert run(shared, "dvc", "status").stdout == "Data and pipelines are up to date.\n"  # DVC's word
+    lines = verified(shared).stderr.splitlines()
+    name = "models/transformer/model.safetensors"
+    heal = "delete that, then `dvc pull`; if it is in no remote, `dvc repro --force` makes it again"
+    assert lines == [
+        f"verify: {name}: damaged in DVC's cache ({kept} has MD5 {verify.md5_of(kept)}); {heal}",
+        f"verify: {name}: not as dvc.lock has it; delete it, then `dvc checkout`",
+    ]
+    kept.unlink()
+    weights.unlink()
+    run(shared, "dvc", "pull")
+    assert verify.md5_of(weights) == oid
+    assert verified(shared).returncode == 0
+
+
+def test_a_damaged_cache_is_told_without_a_remote(clone: Path) -> None:
+    [listing] = [path for path in (clone / ".dvc/cache/files/md5").rglob("*.dir") if b"model.onnx" in path.read_bytes()]
+    damaged(listing)
+    lines = verified(clone).stderr.splitlines()
+    assert lines[0].startswith("verify: models/onnx: damaged in DVC's cache (")
+    assert len(lines) == 2
 
 
 def test_a_lock_with_marks_of_a_merge(clone: Path) -> None:
