@@ -19,7 +19,7 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
-from stages import train
+from stages import featurize, train
 from tests.support.clones import ENVIRONMENT, ROOT
 from tests.support.made_up import LABELS, set_param
 from tweets import files, params
@@ -387,8 +387,14 @@ def test_training_stops_when_the_validation_score_no_longer_rises(ready: Path) -
     assert report()["best_step"] == 10
 
 
-def test_a_loss_that_is_not_finite_ends_with_what_to_try(ready: Path) -> None:
-    set_param(ready, "train.lr", 1e30)
+def test_a_loss_that_is_not_finite_ends_with_what_to_try(ready: Path, tiny_encoder: Path) -> None:
+    encoder = shutil.copytree(tiny_encoder, ready / "encoder")
+    weights = load_file(encoder / "model.safetensors")
+    ids, counts = np.unique(np.load("data/features/train/ids.npy"), return_counts=True)
+    weights["embeddings.word_embeddings.weight"][ids[counts.argmin()]] = float("nan")  # of a word in few tweets
+    save_file(weights, encoder / "model.safetensors", metadata={"format": "pt"})
+    set_param(ready, "featurize.encoder", str(encoder))
+    featurize.main()
     with pytest.raises(UserError, match=r"^the loss is (nan|inf) at step \d+; try a lower train\.lr$"):
         train.main()
     assert not Path("models/transformer").exists()
