@@ -225,6 +225,8 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     seconds = parser.parse_args().seconds
+    if seconds < SLICE:
+        raise UserError(f"--seconds {seconds:g}: needs at least {SLICE}, which one kind of attack takes")
     texts = tables.read_parquet(load.TWEETS)["raw"].tolist()
     report = {
         "seconds": seconds,

@@ -26,28 +26,31 @@ class Access:
         public: Iterable[str] = (),
         watching: Iterable[str] = (),
         hosts: Iterable[str] = (),
+        logs_keys: bool = False,
     ) -> None:
         """Take the hashes of the keys, without which everything is public, and paths as routes have them.
 
         Paths in `public` and `watching` may be read without a key; `watching` tells how the application is. With
         `hosts`, no other name of the host is answered: a web page can let a name of its own lead a browser to this one.
+        With `logs_keys`, the log has the first digits of the key's hash.
         """
-        self.keys, self.hosts = tuple(known), tuple(hosts)
+        self.keys, self.hosts, self.logs_keys = tuple(known), tuple(hosts), logs_keys
         self._watching = [compile_path(path)[0] for path in watching]
         self._public = [*self._watching, *(compile_path(path)[0] for path in public)]
 
     def check(self, scope: Scope) -> None:
-        """Raise Refused unless the request may be answered. The log gets the first digits of its key's hash."""
+        """Raise Refused unless the request may be answered. Its state gets the first digits of its key's hash."""
         headers = Headers(scope=scope)
         host = re.sub(r":\d*$", "", headers.get("host", "").lower())
         if self.hosts and host not in self.hosts:
-            message = (
-                f"this is {' or '.join(self.hosts)}, and not {host[:100]!r}; TWEETS_API_KEYS opens it to other names"
-            )
+            names = " or ".join(self.hosts)
+            message = f"this is {names}, and not {host[:PART]!r}; TWEETS_API_KEYS or TWEETS_TRUSTED_PROXIES opens it"
             raise Refused(421, message, "host")
         kind, _, key = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and keys.is_known(key.strip(), self.keys):
-            scope["state"]["log"]["key"] = keys.hashed(key.strip())[:8]
+            scope["state"]["key"] = keys.hashed(key.strip())[:8]
+            if self.logs_keys:
+                scope["state"]["log"]["key"] = scope["state"]["key"]
         elif self.keys and not self.is_public(scope):
             what = "an unknown key" if key else "no key"
             message = f"{what}: send `Authorization: Bearer KEY`"

@@ -106,7 +106,8 @@ def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
 def _access(settings: ServiceSettings) -> Access:
     """Return who may ask. What only this machine reaches, and nobody needs a key for, has only this machine's names."""
     is_open = settings.api_keys or settings.trusted_proxies or settings.root_path or not is_loopback(settings.host)
-    return Access(settings.api_keys, public=PUBLIC, watching=WATCHING, hosts=() if is_open else LOOPBACK)
+    hosts = () if is_open else LOOPBACK
+    return Access(settings.api_keys, public=PUBLIC, watching=WATCHING, hosts=hosts, logs_keys=True)
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -92,7 +92,7 @@ class Service:
 
     async def spend(self, request: Request, texts: int, purpose: str = "") -> None:
         """Count texts against what the client may ask for this purpose. Raises Refused where that is too much."""
-        key = request.scope["state"]["log"].get("key")
+        key = request.scope["state"].get("key")
         client = purpose + (key or network(request.client.host if request.client else ""))
         for limit in self.limits:
             if texts > limit.amount:
@@ -121,7 +121,7 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 def asked(request: Request, request_id: str | None = None) -> Asked:
     """Return whose request this is, or one of that id of the same client."""
     state = request.scope["state"]
-    return Asked(request_id or state["request_id"], state["log"].get("key", ""))
+    return Asked(request_id or state["request_id"], state.get("key", ""))
 
 
 def network(address: str) -> str:

@@ -28,7 +28,7 @@ def here(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_honest_clients_lose_nothing(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["attacks", "--seconds", "4"])
+    monkeypatch.setattr("sys.argv", ["attacks", "--seconds", "5"])
     attacks.main()
     report = json.loads(attacks.RESULT.read_text())
     assert report["attacked"]["lost"] == {}
@@ -41,6 +41,9 @@ def test_honest_clients_lose_nothing(
 def test_a_lost_request_is_an_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWEETS_MAX_TEXT_CHARS", "1")
     monkeypatch.setattr("sys.argv", ["attacks", "--seconds", "1"])
+    with pytest.raises(UserError, match="--seconds 1: needs at least 5"):
+        attacks.main()
+    monkeypatch.setattr("sys.argv", ["attacks", "--seconds", "5"])
     with pytest.raises(UserError, match=r"honest requests were lost: .*422: "):
         attacks.main()
     assert attacks.RESULT.exists()

@@ -558,9 +558,12 @@ def test_all_but_health_needs_the_key(checkout: Checkout) -> None:
             url = f"http://127.0.0.1:{checkout.port}/experiments{path}"
             answer = requests.request(method, url, headers={"Authorization": header}, timeout=SECONDS)
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
-            assert answer.json() == {"error": "needs the admin key: send `Authorization: Bearer KEY`"}
+            what = "an unknown key" if key else "no key"
+            assert answer.json() == {"error": f"{what}: send `Authorization: Bearer KEY`"}
     for path in ("docs", "openapi.json", "metrics"):
-        assert requests.get(f"http://127.0.0.1:{checkout.port}/{path}", timeout=SECONDS).status_code == 404
+        assert requests.get(f"http://127.0.0.1:{checkout.port}/{path}", timeout=SECONDS).status_code == 401
+        url = f"http://127.0.0.1:{checkout.port}/{path}"
+        assert requests.get(url, headers={"Authorization": f"Bearer {KEY}"}, timeout=SECONDS).status_code == 404
 
 
 def test_only_the_page_may_ask_from_a_browser(checkout: Checkout) -> None:
@@ -662,7 +665,7 @@ def test_the_page_shows_runs_and_cancels_experiments(
             part.get_by_label("Enter the admin key").fill(key)
             part.get_by_role("button", name="Show experiments").click()
             if key == "wrong":
-                expect(alert).to_have_text("needs the admin key: send `Authorization: Bearer KEY`")
+                expect(alert).to_have_text("an unknown key: send `Authorization: Bearer KEY`")
         row = part.get_by_role("row", name=training)
         expect(row).to_contain_text(
             re.compile(r"running.*train\.epochs=500.*train, step \d+, validation [01]\.\d{3}, best [01]")

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("search")]  # they share
 COMMAND = ("python", "-m", "tools.search")
 FOLDER = Path(".cache/search/try")
 # With seed 13 the committed rate comes first, then the others in this order, then the committed one again.
-GOOD, HOPELESS, INFINITE = 0.01, 1e-9, 1e30
+GOOD, HOPELESS, INFINITE = 0.01, 1e-9, 10.0
 SETTINGS: dict[str, Any] = {
     "study": "try",
     "trials": 4,
@@ -51,7 +51,9 @@ def write(folder: Path, **changed: Any) -> None:
 
 def lengthen(folder: Path) -> Path:
     """Let the training of a clone take some seconds, with an evaluation in each epoch and no end before the last."""
-    for name, value in {"epochs": 12, "evaluations": 12, "patience": 1000, "lr": GOOD, "batch_size": 12}.items():
+    values = {"epochs": 12, "evaluations": 12, "patience": 1000, "lr": GOOD, "batch_size": 12}
+    values["weight_decay"] = 0.5  # which a rate of 10 turns into a factor of -4 at each step
+    for name, value in values.items():
         set_param(folder, f"train.{name}", value)
     commit(folder, "commit", "-qam", "Train longer")
     write(folder)
@@ -107,7 +109,7 @@ def test_each_trial_ends_as_its_params_deserve(searched: tuple[Path, str, set[Pa
     lines = [line for line in printed.splitlines() if line.startswith("search: ")]
     assert [line.split(": ")[2] for line in lines] == ["try-0", "try-1", "try-2", "try-3"]
     assert f"stopped at evaluation {stopped.last_step} with" in lines[1]
-    assert "failed: train: the loss is nan at step 2; try a lower train.lr;" in lines[2]
+    assert re.search(r"failed: train: the loss is nan at step \d+; try a lower train\.lr;", lines[2])
 
 
 def test_complete_trials_are_experiments_and_no_others(searched: tuple[Path, str, set[Path]]) -> None:
