@@ -2,11 +2,11 @@
 
     python -m benchmarks.attacks [--seconds 600]
 
-Starts `python -m serve`. A process of hostile clients attacks it in each way of ATTACKS by turns, SLICE seconds each.
-Beside it honest clients send tweets of the test split, one after the other, and another asks each tenth of a second
-whether the service lives. Prints how many honest requests were lost, what the health check waited with and without the
-attacks, and the service's memory over time; writes benchmarks/results/attacks.json. Exits with 1 where a request was
-lost.
+Starts `python -m serve`. Hostile clients attack it in each way that `attacks` returns, by turns, SLICE seconds each. At
+the same time, one honest client sends single tweets of the test split, another sends lists of them, and a third checks
+the service's health every 0.1 s. Prints how many honest requests were lost, how long the health check took with and
+without the attacks, and the service's memory over time; writes benchmarks/results/attacks.json. Exits with 1 if a
+request was lost.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ SECONDS = 600
 QUIET = 30  # seconds without attacks, first
 SLICE = 5
 ATTACKERS, HONEST = 4, 2  # clients
-LIST = 8  # texts of each other honest request
+LIST = 8  # texts in a request of the second honest client
 BETWEEN = 0.1  # seconds between two health checks
 TIMEOUT = 30  # seconds
 MB = 2**20
@@ -138,14 +138,17 @@ def attack(address: Address, seconds: float, done: Any) -> None:
 
 
 def ask(url: str, texts: Sequence[str], stop: threading.Event, number: int) -> tuple[int, list[str]]:
-    """Send tweets until told to stop; return how many requests were sent, and what was wrong with those lost."""
-    sent = 0
+    """Send tweets until told to stop: client 0 one in a request, client 1 lists.
+
+    Returns how many requests were sent, and what was wrong with those lost.
+    """
+    sent, size = 0, LIST if number else 1
     lost: list[str] = []
     with requests.Session() as session:
-        for start in itertools.count(number * len(texts) // HONEST, LIST):
+        for start in itertools.count(number * len(texts) // HONEST, size):
             if stop.is_set():
                 return sent, lost
-            some = [texts[place % len(texts)] for place in range(start, start + (LIST if start % 2 else 1))]
+            some = [texts[place % len(texts)] for place in range(start, start + size)]
             sent += 1
             try:
                 answer = session.post(f"{url}/predict", json={"text": some}, timeout=TIMEOUT)

@@ -2,8 +2,8 @@
 
     python -m repository.rwlock
 
-DVC writes it in place, so a kill or a full disk may leave it empty. Removes one that stays damaged: it holds nothing
-that outlives a command.
+DVC overwrites it in place, so a kill or a full disk may leave it empty. This removes a damaged file. Nothing is lost:
+it only lists running commands.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from tweets import command
 
 FILE = Path(".dvc/tmp/rwlock")
-LOOKS, SECONDS_BETWEEN = 5, 0.2  # while a command that runs may be writing it
+LOOKS, SECONDS_BETWEEN = 5, 0.2  # a running command may be writing it
 
 
 def heal(root: Path) -> None:

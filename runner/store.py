@@ -72,7 +72,7 @@ class Queue:
                 self._file.close()
                 raise
         except sqlite3.DatabaseError as error:
-            raise UserError(f"{path}: no queue ({one_line(error)}); move it away to begin anew") from None
+            raise UserError(f"{path}: no queue ({one_line(error)}); move it away to start a new one") from None
 
     def _begin(self) -> None:
         self._file.row_factory = sqlite3.Row

@@ -2,15 +2,15 @@
 
     python -m serve
 
-Settings come from TWEETS_* variables: see serve/settings.py. SIGTERM drains it, SIGHUP lets it read the model's folder
-anew.
+Settings come from TWEETS_* variables: see serve/settings.py. SIGTERM drains it. On SIGHUP it
+reads the model's folder again.
 """
 
 import signal
 
 from tweets import command
 
-early: list[int] = []  # SIGHUPs before there is a server
+early: list[int] = []  # SIGHUPs that arrive before the server starts
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Who may ask: anybody what is public, and all else whoever has a key. Decided before anything of a body is read."""
+"""Who may ask for what: public paths are open, all others need a key. This is decided before a body is read."""
 
 import ipaddress
 import re
@@ -30,9 +30,9 @@ class Access:
     ) -> None:
         """Take the hashes of the keys, without which everything is public, and paths as routes have them.
 
-        Paths in `public` and `watching` may be read without a key; `watching` tells how the application is. With
-        `hosts`, no other name of the host is answered: a web page can let a name of its own lead a browser to this one.
-        With `logs_keys`, the log has the first digits of the key's hash.
+        Paths in `public` and `watching` may be read without a key; those in `watching` are health checks and metrics.
+        With `hosts`, requests for other hosts are refused: a web page can make a browser send requests here under the
+        page's own name. With `logs_keys`, the log has the first digits of the key's hash.
         """
         self.keys, self.hosts, self.logs_keys = tuple(known), tuple(hosts), logs_keys
         self._watching = [compile_path(path)[0] for path in watching]
@@ -61,7 +61,7 @@ class Access:
         return _reads(scope, self._public)
 
     def is_watching(self, scope: Scope) -> bool:
-        """Tell whether a request asks how the application is, which it has to tell when it is busy, too."""
+        """Tell whether this is a health check or asks for metrics, which are answered even when busy."""
         return _reads(scope, self._watching)
 
 

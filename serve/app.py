@@ -32,7 +32,7 @@ LATEST = {"Cache-Control": "no-cache"}  # kept, and asked for again each time: a
 log = logging.getLogger("serve")
 
 
-# What may be read without a key: the page, the documentation, and what is served. Nothing else is answered without one.
+# Paths that may be read without a key: the page, the documentation, and what is served. All others need one.
 PUBLIC = (
     "/",
     "/page/{path:path}",
@@ -44,7 +44,7 @@ PUBLIC = (
     inference.NAMED,
     inference.VERSIONED,
 )
-# Whoever watches the service is answered when it is busy, too.
+# Health checks and metrics need no key either, and are answered even when the service is busy.
 WATCHING = (
     "/metrics",
     "/v2/health/live",
@@ -94,7 +94,7 @@ def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
     )
     app.state.service = service
     answer_errors(app, service.metrics)
-    # Access has seen to the key: this is for the documentation of the API.
+    # Access checks the key; this puts it into the documentation of the API.
     keyed = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.api_keys else [])
     _add_routes(app, keyed, service, PredictRequest, FeedbackRequest)
     inference.add_routes(app, keyed, service, InferRequest, PROBLEMS)
@@ -104,7 +104,7 @@ def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
 
 
 def _access(settings: ServiceSettings) -> Access:
-    """Return who may ask. What only this machine reaches, and nobody needs a key for, has only this machine's names."""
+    """Return who may ask. Without keys, a service on loopback answers only to this machine's names."""
     is_open = settings.api_keys or settings.trusted_proxies or settings.root_path or not is_loopback(settings.host)
     hosts = () if is_open else LOOPBACK
     return Access(settings.api_keys, public=PUBLIC, watching=WATCHING, hosts=hosts, logs_keys=True)

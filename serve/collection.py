@@ -25,8 +25,8 @@ LOG_BYTES = 4 * 2**20  # of SQLite's write-ahead log, beside the file, as a rule
 MOST_LOG_BYTES = 64 * 2**20  # while another program reads the file, which keeps it from being emptied
 PATIENCE = 2  # seconds to wait for another service that writes
 LABELLED = 1_000  # predictions with a true label, the latest, that the accuracy is taken from
-DOUBT = 86400.0  # seconds by which rows are too old when the clock may be wrong, and for which it has to stay so
-# What SQLite and Python say of a row that can never be written, as one of half a character.
+DOUBT = 86400.0  # seconds: rows that are too old by more than this stay as long again, since the clock may be wrong
+# Errors for a row that can never be written, such as a text with half of a surrogate pair.
 BAD_ROW = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -65,7 +65,7 @@ log = logging.getLogger("serve")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, and whose it is: a prediction is labelled by whoever asked for it."""
+    """A request and its owner, who alone may label its predictions."""
 
     request: str  # its id, which a client with a key may choose
     key: str = ""  # the first digits of the key's hash; without keys, the service draws the ids
@@ -99,9 +99,9 @@ class Collection:
     """The predictions in a folder, for one thread at a time; its methods may wait for a disk."""
 
     def __init__(self, folder: Path, *, max_bytes: int, max_days: float, metrics: Metrics) -> None:
-        """Open the folder, or make it. A disk that is full or gone need not keep a service from starting.
+        """Open the folder, or make it. A full or missing disk is not an error here: the next write tries again.
 
-        Raises UserError when something else than a folder has its name.
+        Raises UserError when the path is a file.
         """
         self.path, self.max_bytes, self.max_seconds = folder / FILE, max_bytes, max_days * 86400
         self.metrics = metrics
@@ -121,8 +121,8 @@ class Collection:
     def write(self, rows: Iterable[Row], now: float) -> None:
         """Write rows, and those that could not be written before; then drop what is too much or older than allowed.
 
-        What cannot be written waits for the next call, WAITING rows at most. More are lost, and counted, and so is what
-        no file could take. `now` is in seconds since 1970.
+        What cannot be written waits for the next call, WAITING rows at most. More are lost and counted, and so are rows
+        that SQLite refuses. `now` is in seconds since 1970.
         """
         self._waiting.extend(rows)
         if self._waiting or self._failing or now - self._looked >= SECONDS_BETWEEN_AGES:
@@ -212,7 +212,7 @@ class Collection:
         self.metrics.collection_failing.set(1)
 
     def _set_aside(self, database: sqlite3.Connection) -> None:
-        """Write the rows one by one, and forget those that are bad."""
+        """Write the rows one by one, without those that SQLite refuses."""
         good: deque[Row] = deque()
         with database:
             for row in self._waiting:
@@ -258,7 +258,8 @@ class Collection:
     def _drop_old(self, database: sqlite3.Connection, now: float) -> int:
         """Drop rows that are too old; return how many.
 
-        Where they have been so for long, the service was away, or its clock is ahead: it has to say so for a day.
+        If the oldest is too old by more than DOUBT, the service was stopped for long, or its clock is wrong. Then rows
+        go only if the clock has said so for that long.
         """
         horizon = now - self.max_seconds
         [oldest] = database.execute("SELECT min(at) FROM predictions").fetchone()
@@ -298,7 +299,7 @@ class Collection:
                 database.execute("PRAGMA secure_delete = ON")  # a dropped text is no longer in the file
                 database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
                 database.executescript(SCHEMA)
-                database.execute(f"SELECT {COLUMNS}, truth FROM predictions LIMIT 0")  # noqa: S608  raises on another's
+                database.execute(f"SELECT {COLUMNS}, truth FROM predictions LIMIT 0")  # noqa: S608  fails for an older table
                 self._file = self._identity()
             except (OSError, sqlite3.Error):
                 database.close()

@@ -1,4 +1,4 @@
-"""Connections: the socket that a server listens at, and clients that are slow, silent, greedy or in a hurry."""
+"""Connections: the socket that a server listens at, and limits for clients that are slow, silent or greedy."""
 
 import socket
 from asyncio import TimerHandle
@@ -27,7 +27,7 @@ LARGE_FRAMES = Refused(400, "the chunks of the body have more around them than i
 
 
 class _Flow(FlowControl):
-    """Flow control that reads nothing more while something that was received waits to be parsed."""
+    """Flow control that stays paused while received bytes wait to be parsed."""
 
     holds = False
 
@@ -39,10 +39,10 @@ class _Flow(FlowControl):
 class Protocol(HttpToolsProtocol):
     """HTTP on a connection that nobody can hold for ever, and that costs constant work per byte.
 
-    It is closed when the head of a request takes longer than RECEIVE_TIMEOUT to arrive, when its client does not take
-    an answer within REQUEST_TIMEOUT, and when a head, or what is around a body, is larger than allowed: httptools
-    copies a header again with each piece of it. A client may send requests without waiting for answers; what comes
-    after a request is parsed when that has its answer.
+    It is closed when the head of a request takes longer than RECEIVE_TIMEOUT to arrive, and when its client does not
+    take an answer within REQUEST_TIMEOUT. A head, or the framing of a body, that is too large is refused before it is
+    parsed: httptools copies a header again for each piece that arrives. Pipelined requests are parsed one at a time,
+    each when the one before it has its answer.
     """
 
     receive_timeout: float
@@ -75,7 +75,7 @@ class Protocol(HttpToolsProtocol):
             self._parse()
 
     def _parse(self) -> None:
-        """Parse what was received, up to a request that waits for its answer."""
+        """Parse what was received, up to the first request without an answer."""
         while self._received and not self._waits() and not self._is_refused and not self.transport.is_closing():
             piece = bytes(self._received[: min(PIECE, self._allowed)])
             if not piece:
@@ -141,12 +141,12 @@ class Protocol(HttpToolsProtocol):
         self._refuse(self._found or MALFORMED)
 
     def _fail(self, refused: Refused) -> None:
-        """End the parser, which then has `send_400_response` called."""
+        """Stop the parser; uvicorn then calls `send_400_response`."""
         self._found = refused
         raise ValueError(refused)
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what is no request with an error, and close; requests before it have their answers first."""
+        """Answer with an error, and close the connection. Earlier requests get their answers first."""
         self.metrics.refused.labels(refused.reason).inc()
         self._received.clear()
         waiting = self._running and not self._running.response_complete
@@ -162,7 +162,7 @@ class Protocol(HttpToolsProtocol):
             self._end()
 
     def _end(self) -> None:
-        """Close the connection soon: were it closed while the client sends, the client would not see the answer."""
+        """Close the connection soon; a client that is still sending would not see the answer if it closed at once."""
         self._is_refused = True
         self._give_up()
         self._in_time()
@@ -170,7 +170,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.write_eof()
 
     def _give_up(self) -> None:
-        """Tell a request that is being answered that nobody waits for it; uvicorn tells the latest one only."""
+        """Tell the request that is being answered that its client has left; uvicorn tells only the latest one."""
         if self._running and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()

@@ -21,8 +21,8 @@ WITH_BODY = METHODS - {"GET", "HEAD", "OPTIONS"}
 JSON = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json")
 LEFT = 499  # nginx's status for a client that left; nobody receives it
 PATH = 200  # characters of a path that are logged
-BODIES = 16  # of the largest size that may be in memory at once
-STRUCTURE = 128 * 1024  # bytes of a body that may lie outside of its strings: each may become an object
+BODIES = 16  # of the largest size, that may be in memory at once
+STRUCTURE = 128 * 1024  # bytes of a body that may lie outside its strings: each can become an object
 
 log = logging.getLogger("serve.requests")
 
@@ -100,9 +100,10 @@ class Middleware:
             self._record(scope, answer)
 
     def _begin(self, scope: Scope) -> _Answer:
-        """Return what is known of the answer: its id, too, which the scope gets.
+        """Return the answer to be given, and put its id into the scope.
 
-        A client with a key may choose it. Without keys anybody could take another's, and label what that one asked.
+        With keys, a client may choose the id. Without keys, anybody could reuse the id of somebody else's request, and
+        label its texts.
         """
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
@@ -114,13 +115,16 @@ class Middleware:
         return _Answer(request_id, has_body=has_body)
 
     def _check_room(self, scope: Scope) -> None:
-        """Raise Refused when too many requests are under way. Whoever watches the service is answered all the same."""
+        """Raise Refused when too many requests are under way, except for health checks and metrics."""
         limit = self.settings.max_requests
         if self.under_way > limit and not self.access.is_watching(scope):
             raise _busy(f"{limit} requests are under way", "too_many_requests")
 
     async def _check_access(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        """Raise Refused unless the request may be answered. Its body goes by: who still sends would see no answer."""
+        """Raise Refused unless the request may be answered.
+
+        Its body is discarded first: a client that is still sending would not see the answer.
+        """
         try:
             self.access.check(scope)
         except Refused:
@@ -163,7 +167,7 @@ class Middleware:
             answering.cancel()
 
     async def _body(self, scope: Scope, receive: Receive, answer: _Answer, *, keep: bool = True) -> bytes:
-        """Return the body of the request; unless it is to be kept, read it only.
+        """Return the body of the request, or discard it.
 
         Raises Refused when it is too large, or too slow, or there is no room for it, or its client leaves.
         """
@@ -200,7 +204,7 @@ class Middleware:
         return bytes(body)
 
     def _check_bodies(self, size: int) -> None:
-        """Raise Refused when bodies take up all the room that they may, and one of this size more than its share."""
+        """Raise Refused for a body of this size that exceeds its share, when bodies take up all the memory allowed."""
         room = BODIES * self.settings.max_body_bytes
         if self.body_bytes > room and size > room / self.bodies:
             raise _busy(f"bodies of {room} bytes are arriving", "bodies")
@@ -225,7 +229,7 @@ class Middleware:
 
 
 async def _until_left(receive: Receive) -> None:
-    """Wait until the client has left; what else it sends goes by."""
+    """Wait until the client has left, and discard what it still sends."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -243,11 +247,12 @@ def _check_type(headers: Headers) -> None:
 
 
 def _check_structure(body: bytes) -> None:
-    """Raise Refused for JSON that would become a million objects, which takes half a second.
+    """Raise Refused for JSON that would become a million objects: parsing it takes half a second.
 
-    What passes is parsed within 15 ms, in the event loop's thread: from any other, json would hold it up as long.
+    Other bodies are parsed within 15 ms. That runs in the event loop's thread, because json keeps the GIL: in another
+    thread it would block the event loop just as long.
     """
-    message = f"the body has more than {STRUCTURE} bytes outside of its strings, or it is no UTF-8"
+    message = f"the body has more than {STRUCTURE} bytes outside its strings, or is not UTF-8"
     refused = Refused(422, message, "structure")
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")  # now each quote begins or ends a string
     if b"\0" in body or plain.count(b'"') > STRUCTURE:

@@ -111,9 +111,9 @@ def _lock(folder: Path) -> dict[str, Any]:
 
 
 def directory_hash(folder: Path) -> str:
-    """Return the MD5 that dvc.lock has for an exported folder: that of the list of its files' names and MD5s.
+    """Return the MD5 that dvc.lock has for an exported folder: the hash of a list of its files' names and MD5s.
 
-    What else lies there, as `lost+found` on a disk of its own, is no part of the model.
+    Other files there are ignored, such as `lost+found` on a separate disk.
     """
     entries = [
         {"md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": path.name}

@@ -23,7 +23,7 @@ class Refused(Exception):  # noqa: N818  not an error of the service
 
 
 def problem(message: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an answer that says what is wrong. What was sent may be in it, half a character too, as JSON allows it."""
+    """Return an answer that says what is wrong. The message may quote half of a surrogate pair, which JSON allows."""
     return JSONResponse({"error": message.encode("utf-8", "backslashreplace").decode()}, status, headers)
 
 

@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
 
 
 def main(early: Sequence[int]) -> None:
-    """Serve until SIGTERM. `early` gets the SIGHUPs that come before there is a server.
+    """Serve until SIGTERM. `early` collects the SIGHUPs that arrive before the server starts.
 
     Raises UserError when a setting is wrong, or there is no model to serve.
     """

@@ -48,7 +48,7 @@ class Service:
     async def reload(self) -> None:
         """Serve the model that lies in the folder now; where it is not whole or does not work, keep the one that is.
 
-        A disk that is gone may hold up a read for ever: its thread is left behind, and another reload has its own.
+        A read from a dead disk may never return. Its thread is then abandoned; the next reload starts another.
         """
         seconds = self.settings.reload_timeout
         try:
@@ -105,13 +105,13 @@ class Service:
 
 
 def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Return what a thread of its own makes of `work`; unlike a pool's, it keeps no process from ending."""
+    """Run `work` in a daemon thread, which does not keep the process from ending, and return its future result."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001  whoever waits gets it
+        except BaseException as error:  # noqa: BLE001  the future has it
             done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,7 +1,6 @@
 """The benchmark of attacks: a short run with a real service, and how it tells that requests were lost."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,11 @@ pytestmark = pytest.mark.walk
 
 
 @pytest.fixture
-def here(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a small model and a few tweets."""
-    for name in ("models/onnx", "data/prepared"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copytree(reproduced / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(load.__file__).parent.parent))
+def here(with_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a small model; time limits for a busy machine."""
     monkeypatch.setattr(load, "START", 300)
     monkeypatch.setattr(attacks, "TIMEOUT", 300)
-    return tmp_path
+    return with_model
 
 
 def test_honest_clients_lose_nothing(

@@ -1,7 +1,6 @@
 """The load benchmark: how the highest rate is found, and one short run of everything with the real k6 and service."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,8 @@ def test_a_rate_whose_answers_come_later_and_later_is_not_sustained() -> None:
 
 
 @pytest.fixture
-def here(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a small model and a few tweets."""
-    for name in ("models/onnx", "data/prepared"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copytree(reproduced / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(load.__file__).parent.parent))
+def here(with_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a small model; the measurements are short."""
     changed: dict[str, Any] = {
         "FIRST": 10,
         "LATE": 30_000,
@@ -62,7 +56,7 @@ def here(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     }
     for name, value in changed.items():
         monkeypatch.setattr(load, name, value)
-    return tmp_path
+    return with_model
 
 
 def test_a_short_run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_a_file_that_is_no_queue_is_refused_in_a_line(queue: Queue, tmp_path: Pa
     with contextlib.closing(sqlite3.connect(tmp_path / "older.db")) as file:
         file.execute("CREATE TABLE experiments (name TEXT)")
     for name in ("junk", "folder", "older", "damaged"):
-        with pytest.raises(UserError, match=rf"{name}\.db: no queue \(.*\); move it away to begin anew"):
+        with pytest.raises(UserError, match=rf"{name}\.db: no queue \(.*\); move it away to start a new one"):
             Queue(tmp_path / f"{name}.db", size=2)
 
 

@@ -38,12 +38,6 @@ def model(reproduced: Path) -> Path:
     return reproduced / "models/onnx"
 
 
-@pytest.fixture
-def folder(model: Path, tmp_path: Path) -> Path:
-    """A copy of an exported folder, to change."""
-    return shutil.copytree(model, tmp_path / "onnx")
-
-
 def rows(folder: Path, columns: str = "request, number, label, text") -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(folder / collection.FILE)) as database:
         return database.execute(f"SELECT {columns} FROM predictions ORDER BY id").fetchall()

@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import requests
 
 from tests.support.clones import wait_for
-from tests.support.serving import SECONDS, Running, command, predict, serving
+from tests.support.serving import SECONDS, Running, command, ended, predict, serving
 from tweets.model import exported
 
 pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("serve_process")]  # they share a service
@@ -28,33 +27,11 @@ pytestmark = [pytest.mark.walk, pytest.mark.xdist_group("serve_process")]  # the
 TEXTS = ["great and wonderful", "awful, I hate it"] * 10
 
 
-@pytest.fixture
-def folder(reproduced: Path, tmp_path: Path) -> Path:
-    """A copy of an exported folder, to change."""
-    return shutil.copytree(reproduced / "models/onnx", tmp_path / "onnx")
-
-
 @pytest.fixture(scope="module")
 def service(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     place = tmp_path_factory.mktemp("service")
     with serving(reproduced / "models/onnx", place, receive_timeout=1, max_body_bytes=100_000) as running:
         yield running
-
-
-def ended(folder: Path, place: Path, **settings: Any) -> str:
-    """Return the one line with which a service that cannot start ends."""
-    done = subprocess.run(
-        [sys.executable, "-m", "serve"],
-        cwd=place,
-        env=command(folder, **settings),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    return line
 
 
 @pytest.mark.parametrize("name", [exported.MODEL, exported.TOKENIZER, exported.CHECKSUMS])

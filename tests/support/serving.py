@@ -84,5 +84,21 @@ def serving(folder: Path, place: Path, **settings: Any) -> Iterator[Running]:
             running.end()
 
 
+def ended(folder: Path, place: Path, **settings: Any) -> str:
+    """Return the one line with which a service that cannot start ends."""
+    done = subprocess.run(
+        [sys.executable, "-m", "serve"],
+        cwd=place,
+        env=command(folder, **settings),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    return line
+
+
 def predict(url: str, text: Any, **options: Any) -> requests.Response:
     return requests.post(f"{url}/predict", json={"text": text}, timeout=SECONDS, **options)

@@ -44,7 +44,6 @@ STEP = 8  # tokens: the widths of batches are multiples of it, so that few shape
 KERNELS = 1_000  # that OpenVINO keeps, a dozen for each shape, for when it comes again; by itself it keeps 5,000
 TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwise
 
-Count = Annotated[int, Field(ge=1)]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Outputs = npt.NDArray[np.void]
@@ -61,10 +60,10 @@ class ModelSettings:
     """What it takes to go from a raw tweet to named probabilities, beside the model and the tokenizer."""
 
     labels: Annotated[list[str], Field(min_length=2), AfterValidator(_differ)]
-    max_length: Count  # tokens; the rest of a tweet is cut
+    max_length: params.Count  # tokens; the rest of a tweet is cut
     pad: int  # the token that fills a batch
     unknown: int  # the token of what the tokenizer does not know
-    group: Count  # values of a token that are quantised with one scale
+    group: params.Count  # values of a token that are quantised with one scale
 
 
 @params.section
