@@ -6,7 +6,7 @@ python -m tools.results
 from pathlib import Path
 from typing import Any
 
-from benchmarks import drift, load, monitoring, precisions, turns
+from benchmarks import attacks, drift, load, monitoring, precisions, turns
 from repository.git import git
 from tweets import command, files, markdown
 from tweets.evaluation.metrics import METRICS
@@ -95,7 +95,7 @@ def main() -> None:
     parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s")]
     parts += [load.rates(loaded), f"{load.explain(loaded)}\n{load.explain_soak(soaked)}", data_speeds(data["sizes"])]
     parts += [drift.table(files.read_json(BENCHMARKS / "drift.json"))]
-    parts += [monitoring.explain(files.read_json(BENCHMARKS / "monitoring.json"))]
+    parts += [part.explain(files.read_json(part.RESULT)) for part in (monitoring, attacks)]
     print("\n\n".join(parts))
 
 

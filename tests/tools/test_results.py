@@ -13,7 +13,7 @@ from tools import results
 PAGES = (
     *("README.md", "README.md", "README.md"),
     *["docs/speed.md"] * 6,
-    *("docs/watching.md", "docs/watching.md"),
+    *("docs/watching.md", "docs/watching.md", "docs/serving.md"),
 )
 
 
