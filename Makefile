@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
-BENCHMARKS := train precisions tricks data predict imports environments dvc experiments pull monitoring attacks
+BENCHMARKS := train precisions tricks data predict batches imports environments dvc experiments pull monitoring attacks
 PYTEST := pytest -n 3 --dist loadgroup --durations=20 # of 3 workers, one often waits
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # What pip does on one core. Some of what packages carry is not for this Python.

@@ -90,7 +90,7 @@ def create(settings: ServiceSettings) -> tuple[FastAPI, Middleware]:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        responses={422: {"model": schemas.Problem, "description": "What is wrong with the request"}},
+        responses=ANYWHERE,
     )
     app.state.service = service
     answer_errors(app, service.metrics)
@@ -110,24 +110,35 @@ def _access(settings: ServiceSettings) -> Access:
     return Access(settings.api_keys, public=PUBLIC, watching=WATCHING, hosts=hosts, logs_keys=True)
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Problem, "description": description}
-    for status, description in {
+def _problems(descriptions: dict[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": schemas.Problem, "description": text} for status, text in descriptions.items()}
+
+
+ANYWHERE = _problems(
+    {
+        414: "The path and query are too long",
+        421: "The request names another host than this service",
+        422: "What is wrong with the request",
+        431: "The headers are too large, or too many",
+    }
+)
+PROBLEMS = _problems(
+    {
         400: "Not JSON",
         401: "A key is missing or wrong",
         408: "The body came too slowly",
         413: "The body is too large",
         415: "The body is compressed, or its Content-Type is not application/json",
-        422: "What is wrong with the request",
         429: "More texts than the client's rate allows",
         503: "Too many texts wait, or it took too long; try again",
-    }.items()
-}
-
-NOT_KEPT: dict[int | str, dict[str, Any]] = {
-    404: {"model": schemas.Problem, "description": "No such prediction is kept"},
-    409: {"model": schemas.Problem, "description": "The model that is served has no such label"},
-}
+    }
+)
+NOT_KEPT = _problems(
+    {
+        404: "No such prediction is kept",
+        409: "The model that is served has no such label",
+    }
+)
 
 
 def _add_routes(app: FastAPI, keyed: APIRouter, service: Service, PredictRequest: Any, FeedbackRequest: Any) -> None:

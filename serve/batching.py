@@ -1,6 +1,6 @@
-"""One queue for the texts of all requests, and one thread that computes them in batches.
+"""One queue for the texts of all requests, and threads that compute them in batches.
 
-A batch is made of what waits when the one before it is done: alone, a text goes at once; under load, batches grow. It
+A batch is made of what waits when an engine is free: alone, a text goes at once; under load, batches grow. It
 has a power of two of texts, since the model computes faster in a shape that it has seen; where only a few wait, they go
 one by one, which the model is made for. Requests take turns in a batch, a text each, so that a long list does not hold
 up a single text.
@@ -38,10 +38,14 @@ class Job:
 
 @dataclass
 class Batcher:
-    """Computes what is asked of it, up to `batch_size` texts at once, while at most `queue_size` texts wait."""
+    """Computes what is asked of it: `engines` batches at once, each of up to `batch_size` texts.
+
+    At most `queue_size` texts wait.
+    """
 
     batch_size: int
     queue_size: int
+    engines: int = 1
     waiting: int = 0
     metrics: Metrics = field(init=False)
     _jobs: deque[Job] = field(default_factory=deque)
@@ -68,36 +72,41 @@ class Batcher:
     def check_room(self, texts: int) -> None:
         """Raise Refused unless so many more texts may wait."""
         if self.waiting + texts > self.queue_size:
-            seconds = math.ceil(self.waiting * self._seconds_per_text) or 1
+            seconds = math.ceil(self.waiting * self._seconds_per_text / self.engines) or 1
             message = f"busy: {self.waiting} texts wait, and {self.queue_size} may; try again in {seconds} s"
             raise Refused(503, message, "queue_full", {"Retry-After": str(seconds)})
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
-        thread = ThreadPoolExecutor(1, "predict")
+        threads = ThreadPoolExecutor(self.engines, "predict")
         try:
-            while True:
-                await self._wake.wait()
-                if batch := self._take():
-                    await self._compute(batch, thread)
-                else:
-                    self._wake.clear()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.engines):
+                    group.create_task(self._run(threads))
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)  # the event loop has answers to send
+            threads.shutdown(wait=False, cancel_futures=True)  # the event loop has answers to send
 
-    async def _compute(self, batch: list[tuple[Job, int]], thread: ThreadPoolExecutor) -> None:
+    async def _run(self, threads: ThreadPoolExecutor) -> None:
+        while True:
+            await self._wake.wait()
+            if batch := self._take():
+                await self._compute(batch, threads)
+            else:
+                self._wake.clear()
+
+    async def _compute(self, batch: list[tuple[Job, int]], threads: ThreadPoolExecutor) -> None:
         """Compute a batch and hand it out. Where that fails, each text has a try of its own."""
         served, texts = batch[0][0].served, [job.texts[number] for job, number in batch]
         begin = time.perf_counter()
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(thread, served.predict, texts)
+            outputs = await asyncio.get_running_loop().run_in_executor(threads, served.predict, texts)
         except Exception as error:  # noqa: BLE001  whatever it is, its request has to hear of it
             if len(batch) == 1:
                 self._fail(batch[0][0], error)
                 return
             for job, number in batch:
                 if not job.done.done():
-                    await self._compute([(job, number)], thread)
+                    await self._compute([(job, number)], threads)
             return
         seconds = time.perf_counter() - begin
         self._seconds_per_text += 0.1 * (seconds / len(texts) - self._seconds_per_text)

@@ -32,7 +32,7 @@ class Service:
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.served = models.load(settings)
-        self.batcher = Batcher(settings.batch_size, settings.queue_size)
+        self.batcher = Batcher(settings.batch_size, settings.queue_size, len(self.served.model.engines))
         self.metrics = self.batcher.metrics
         self.is_ready = False
         self.limits = limits.parse_many(settings.rate_limit) if settings.rate_limit else []

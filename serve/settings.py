@@ -63,7 +63,7 @@ class ServiceSettings(BaseSettings):
     root_path: Annotated[str, Field(pattern=f"^({PREFIXES})?$")] = ""
 
     threads: Count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 32  # texts computed at once, at most
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8  # texts in a batch, at most; each thread computes one
     queue_size: Count = 2_000  # texts that may wait; with more, 503
 
     max_text_chars: Count = 2_000  # fewer than fetch.max_chars: the longest that costs no other request time

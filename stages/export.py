@@ -329,7 +329,7 @@ def main() -> None:
         int8 = exported.read(folder, threads=settings.threads)
         int8_p = int8.predict(texts, batch_size=settings.batch_size, progress=True)
         check(truth, torch_p, int8_p, settings)
-        model = dataclasses.replace(int8, request=InFloat32(Graph(classifier.model)), single={})
+        model = dataclasses.replace(int8, engines=(exported.Engine(InFloat32(Graph(classifier.model)), {}),))
         model_p = model.predict(texts, batch_size=settings.batch_size, progress=True)
         report = {**compare(truth, torch_p, model_p), "bytes": sizes}
         exported.remember(folder, model, EXAMPLES)

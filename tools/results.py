@@ -6,7 +6,7 @@ python -m tools.results
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attacks, drift, load, monitoring, precisions, turns
+from benchmarks import attacks, batches, drift, load, monitoring, precisions, turns
 from repository.git import git
 from tweets import command, files, markdown
 from tweets.evaluation.metrics import METRICS
@@ -93,6 +93,7 @@ def main() -> None:
     parts += [speeds(train["tweets_per_second"], "training, tweets/s")]
     parts += [precisions.table(files.read_json(BENCHMARKS / "precisions.json")["tweets_per_second"])]
     parts += [speeds(predict["tweets_per_second"], "labelling, tweets/s")]
+    parts += [batches.table(files.read_json(batches.RESULT))]
     parts += [load.rates(loaded), f"{load.explain(loaded)}\n{load.explain_soak(soaked)}", data_speeds(data["sizes"])]
     parts += [drift.table(files.read_json(BENCHMARKS / "drift.json"))]
     parts += [part.explain(files.read_json(part.RESULT)) for part in (monitoring, attacks)]

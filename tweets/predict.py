@@ -69,17 +69,16 @@ def check(texts: Sequence[str]) -> None:
         raise UserError(f"text: over {MAX_CHARS:,} characters in {rows_at(long, 'tweet')}: that is no tweet")
 
 
-def load(folder: Path | None, device: "DeviceName") -> "exported.Exported | transformer.Classifier":
+def load(folder: Path | None, device: "DeviceName", *, threads: int) -> "exported.Exported | transformer.Classifier":
     """Return the model in a folder of either kind; without a folder, the exported one, or else the trained one.
 
-    Raises UserError when there is none, and when the device is not for it.
+    `threads` are for an exported one. Raises UserError when there is none, and when the device is not for it.
     """
     folder = folder or default(device)
     if (folder / exported.CHECKSUMS).is_file():
         if device not in ("auto", "cpu"):
             raise UserError(f"--device {device}: {folder} runs on the CPU only; `--model {TRAINED}` runs on others too")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return exported.load(folder, threads=cores, single=False)
+        return exported.load(folder, threads=threads, single=False)
     from tweets.model import transformer  # noqa: PLC0415  torch, which the exported model does without
     from tweets.model.device import choose_device  # noqa: PLC0415  as above
 
@@ -111,11 +110,15 @@ def main() -> None:
             encoding=options.encoding, separator=options.separator, quoting=options.quoting, setting="--{} {}"
         )
         rows = predict_file.read(options.input, options.column, dialect)
-        texts = predict_file.texts(rows, options.column, MAX_CHARS, options.input)
-        predict_file.write(predict_file.label(load(options.model, options.device), rows, texts), options.output)
+        reasons = predict_file.unlabelled(rows, options.column, MAX_CHARS)
+        predict_file.tell(reasons, options.input)
+        texts = predict_file.texts(rows, options.column, reasons)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        classifier = load(options.model, options.device, threads=cores)
+        predict_file.write(predict_file.label(classifier, rows, texts), options.output)
         return
     check(options.text)
-    classifier = load(options.model, options.device)
+    classifier = load(options.model, options.device, threads=1)
     for probabilities in classifier.predict(options.text):
         best = classifier.labels[int(probabilities.argmax())]
         parts = (f"{name} {value:.3f}" for name, value in zip(classifier.labels, probabilities, strict=True))

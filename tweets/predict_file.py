@@ -55,19 +55,25 @@ def read(source: str, column: str, dialect: Dialect) -> pd.DataFrame:
     return frame
 
 
-def texts(rows: pd.DataFrame, column: str, max_chars: int, source: str) -> list[str | None]:
-    """Return the texts in a column, None for a row that cannot be labelled, and tell on stderr of how many and why."""
-    texts = [None if pd.isna(text) else str(text) for text in rows[column]]
-    blank = [number for number, text in enumerate(texts) if is_blank(text)]
-    long = [number for number, text in enumerate(texts) if text and len(text) > max_chars]
-    for numbers, why in ((blank, "no text"), (long, f"over {max_chars:,} characters")):
-        if numbers:
-            name = "stdin" if source == "-" else source
-            what = f"{plural(len(numbers), 'row')} without a label, with {why}: {rows_at(numbers)}"
-            sys.stderr.write(f"predict: {name}: {what}\n")
-    for number in (*blank, *long):
-        texts[number] = None
-    return texts
+def unlabelled(rows: pd.DataFrame, column: str, max_chars: int) -> list[str | None]:
+    """Return for each row why its text in a column cannot be labelled, None where it can."""
+    texts = (None if pd.isna(text) else str(text) for text in rows[column])
+    long = f"over {max_chars:,} characters"
+    return ["no text" if text is None or is_blank(text) else long if len(text) > max_chars else None for text in texts]
+
+
+def texts(rows: pd.DataFrame, column: str, reasons: Sequence[str | None]) -> list[str | None]:
+    """Return the texts in a column, None for each row that has a reason against it."""
+    return [None if why else str(text) for why, text in zip(reasons, rows[column], strict=True)]
+
+
+def tell(reasons: Sequence[str | None], source: str) -> None:
+    """Tell on stderr how many rows cannot be labelled, and why."""
+    for why in sorted(set(filter(None, reasons))):
+        numbers = [number for number, reason in enumerate(reasons) if reason == why]
+        name = "stdin" if source == "-" else source
+        what = f"{plural(len(numbers), 'row')} without a label, with {why}: {rows_at(numbers)}"
+        sys.stderr.write(f"predict: {name}: {what}\n")
 
 
 def label(classifier: Classifier, rows: pd.DataFrame, texts: Sequence[str | None]) -> Iterator[pd.DataFrame]:

@@ -16,8 +16,9 @@ from fastapi.routing import iter_route_contexts
 from prometheus_client import Counter
 from starlette.testclient import TestClient
 
-from serve import app, keys, logs, settings
+from serve import app, connections, keys, logs, settings
 from serve.models import directory_hash
+from serve.refusals import Refused
 from serve.service import network
 from tests.support.clones import ROOT, run
 from tests.support.made_up import LABELS
@@ -316,6 +317,19 @@ def test_nothing_is_kept_by_a_cache_on_the_way(service: TestClient) -> None:
 
 
 # ---- Keys, rates, ids
+
+
+def test_the_description_of_the_api_has_each_refusal(service: TestClient) -> None:
+    code = "".join(path.read_text() for path in (ROOT / "serve").glob("*.py"))
+    refusals = set(re.findall(r"Refused\((\d+)", code))
+    before_routes = {str(refused.status) for refused in vars(connections).values() if isinstance(refused, Refused)}
+    operations = [
+        set(operation["responses"])
+        for path in service.get("/openapi.json").json()["paths"].values()
+        for operation in path.values()
+    ]
+    assert refusals <= set.union(*operations)
+    assert all(before_routes - {"400"} <= statuses for statuses in operations)
 
 
 @pytest.fixture

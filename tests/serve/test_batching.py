@@ -46,7 +46,8 @@ def with_batcher(test: Any, **settings: int) -> Any:
     """Run a coroutine function of a batcher and a model; all batches that still come are let go."""
 
     async def main() -> Any:
-        model, batcher = Recorder(), Batcher(settings.get("batch_size", 4), settings.get("queue_size", 100))
+        sizes = (settings.get("batch_size", 4), settings.get("queue_size", 100), settings.get("engines", 1))
+        model, batcher = Recorder(), Batcher(*sizes)
         running = asyncio.create_task(batcher.run())
         try:
             return await test(batcher, model)
@@ -91,6 +92,19 @@ def test_a_long_list_does_not_hold_up_a_single_text() -> None:
         assert len(await many) == 12
 
     with_batcher(test)
+
+
+def test_engines_compute_at_the_same_time() -> None:
+    async def test(batcher: Batcher, model: Recorder) -> None:
+        asked = [ask(batcher, model, text) for text in "abc"]
+        await begun(model, 2)
+        await asyncio.sleep(0.05)
+        assert sorted(model.batches) == [["a"], ["b"]]
+        assert batcher.waiting == 1
+        model.go.release(3)
+        assert [len(found) for found in await asyncio.gather(*asked)] == [1, 1, 1]
+
+    with_batcher(test, engines=2)
 
 
 @pytest.mark.parametrize(

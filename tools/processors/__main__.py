@@ -2,10 +2,11 @@
 
     python -m tools.processors [--by cpuid|qemu] [PROCESSOR ...]
 
-The pipeline is HEAD's, with its stages and its encoder; the data are 144 short tweets, for two steps of training. It
-runs on this processor first. Prints a hash of each stage's outputs, and exits with 1 where one differs.
+The pipeline is HEAD's, with all its stages. The data are 144 short tweets, for two steps of training, and the encoder
+is the default one without its upper layers. It runs on this processor first. Prints a hash of each stage's outputs, and
+exits with 1 where one differs.
 
-    qemu   QEMU emulates each instruction of the processor: about an hour for each
+    qemu   QEMU emulates each instruction of the processor: some minutes for each
     cpuid  this processor answers CPUID as the other would, so libraries choose their code for that one: a minute for
            each, on Linux, on a processor that can make CPUID fault (`grep cpuid_fault /proc/cpuinfo`)
 
@@ -30,11 +31,15 @@ from repository.git import git
 from tweets import command, files
 from tweets.data import sources
 from tweets.errors import UserError, plural
+from tweets.model import pretrained
 from tweets.model.portable import processor
 
 ROOT = Path.cwd()
 CPUID = Path(__file__).with_name("cpuid.c")
 DATA = Path("tweets.parquet")
+WHOLE = "data/encoders/all-minilm-l6-v2.yaml"
+ENCODER = Path("encoder")
+LAYERS = 2  # of WHOLE's: the last computes the first token only, and all before it are alike
 ROWS = 48  # of each label, the shortest: under QEMU a training step of the default encoder takes minutes
 THIS = "this processor"
 STAGE = re.compile(r"^Running stage '(\w+)'", re.MULTILINE)
@@ -67,10 +72,11 @@ PROCESSORS = {
 
 
 def shrunk(params: dict[str, Any]) -> dict[str, Any]:
-    """Return params.yaml for DATA. Dropout and the embeddings' gradients, off by default, are on."""
+    """Return params.yaml for DATA and ENCODER. Dropout and the embeddings' gradients, off by default, are on."""
     changes = {
         "fetch": {"source": "csv", "path": str(DATA)},
         "prepare": {"valid": 0.09, "test": 0.09},
+        "featurize": {"encoder": str(ENCODER)},
         "baseline": {"min_df": 1},
         "train": {"epochs": 1, "min_steps": 1, "evaluations": 1, "log_every": 1, "dropout": 0.1}
         | {"freeze_embeddings": False},
@@ -89,6 +95,9 @@ def shrink(clone: Path) -> None:
     few[["text"]].assign(label=brief).to_parquet(clone / DATA)
     path = clone / "params.yaml"
     files.write_yaml(path, shrunk(files.read_yaml(path)))
+    shutil.copytree(pretrained.locate(WHOLE)[0], clone / ENCODER)
+    config = clone / ENCODER / "config.json"
+    files.write_json(config, files.read_json(config) | {"num_hidden_layers": LAYERS})
     git("rm", "--quiet", "-r", "dvc.lock", "metrics", "plots", folder=clone)
     git("add", "--all", folder=clone)
     git("commit", "--quiet", "--message", "Shrink", folder=clone, changed=IDENTITY)

@@ -6,11 +6,17 @@ What lies between the products is bfloat16 where the processor has it, else floa
 
 A batch of another shape than the one before it costs a millisecond or two: OpenVINO sets up all layers anew. So a text
 on its own goes through graphs of a fixed shape, each of which is a copy of the model's matrices.
+
+Two batches on a thread each take less time than one after the other on two threads (`make bench-batches`). So there is
+an engine for each thread, which is a copy too.
 """
 
+import contextlib
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import queue
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +47,7 @@ FILES = (*SEALED, CHECKSUMS)
 EMBEDDING = "text_embedding"  # the output; the graph has a node that is called embedding
 SINGLE = (32, 48)  # tokens: the widths of the graphs for one text; few tweets have more
 STEP = 8  # tokens: the widths of batches are multiples of it, so that few shapes come up
+ENGINES = 8  # at most, about 75 MB each; where there are more threads, each engine has several
 KERNELS = 1_000  # that OpenVINO keeps, a dozen for each shape, for when it comes again; by itself it keeps 5,000
 TOLERANCE = 0.05  # of a probability: kernels of another processor round otherwise
 
@@ -74,16 +81,28 @@ class Example:
     probabilities: list[float]  # (K,)
 
 
+@dataclass(frozen=True)
+class Engine:
+    """The compiled model. One thread at a time may use it."""
+
+    batches: "openvino.InferRequest"
+    single: dict[int, "openvino.InferRequest"]  # for one text, by width, from the smallest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An exported classifier for K labels. One thread at a time may predict."""
+    """An exported classifier for K labels. Any thread may predict; it waits while no engine is free."""
 
-    request: "openvino.InferRequest"  # for batches
-    single: dict[int, "openvino.InferRequest"]  # for one text, by width, from the smallest
+    engines: tuple[Engine, ...]
     tokenizer: Tokenizer
     settings: ModelSettings
     cleaning: CleaningSettings
     dtype: np.dtype[np.void]  # of a text's outputs
+    _free: "queue.SimpleQueue[Engine]" = field(init=False, default_factory=queue.SimpleQueue)
+
+    def __post_init__(self) -> None:
+        for engine in self.engines:
+            self._free.put(engine)
 
     @property
     def labels(self) -> list[str]:
@@ -96,7 +115,7 @@ class Exported:
         return probabilities
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Outputs:
-        """Return what the model makes of raw tweets, (N,). Rows of like length share a batch.
+        """Return what the model makes of raw tweets, (N,). Rows of like length share a batch; all engines are at work.
 
         Of each text: `probabilities`, (K,); `embedding`, (D,); `tokens` and, of them, `unknown`: how many. Raises
         UserError when one of these is no number.
@@ -107,11 +126,23 @@ class Exported:
         result: Outputs = np.empty(len(tokens), self.dtype)
         result["tokens"] = [len(row) for row in tokens]
         result["unknown"] = [(row == self.settings.unknown).sum() for row in tokens]
-        for start in track(range(0, len(order), batch_size), desc="predict", unit="batches", disable=not progress):
+
+        def compute(start: int) -> None:
             rows = order[start : start + batch_size]
             logits, embeddings = self._infer([tokens[number] for number in rows])
             result["probabilities"][rows] = softmax(logits.astype(np.float64))
             result["embedding"][rows] = embeddings
+
+        starts = range(0, len(order), batch_size)
+        with contextlib.ExitStack() as stack:
+            several = min(len(self.engines), len(starts))
+            done: Iterator[None] = (
+                stack.enter_context(ThreadPool(several)).imap_unordered(compute, starts)
+                if several > 1
+                else map(compute, starts)
+            )
+            for _ in track(done, total=len(starts), desc="predict", unit="batches", disable=not progress):
+                pass
         if not all(np.isfinite(result[name]).all() for name in ("probabilities", "embedding")):
             raise UserError("the model gives numbers that are not finite: its weights are damaged")
         return result
@@ -119,13 +150,17 @@ class Exported:
     def _infer(self, rows: Sequence[Ints]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return the logits, (B, K), and embeddings, (B, D), of B rows of tokens, the longest of which comes first."""
         longest, settings = len(rows[0]), self.settings
-        width = next((width for width in self.single if width >= longest), None)
-        if len(rows) == 1 and width:
-            request = self.single[width]
-        else:
-            request, width = self.request, min(-(-longest // STEP) * STEP, settings.max_length)
-        outputs = request.infer(padded(rows, width, settings.pad))
-        return outputs[0], outputs[1]
+        engine = self._free.get()
+        try:
+            width = next((width for width in engine.single if width >= longest), None)
+            if len(rows) == 1 and width:
+                request = engine.single[width]
+            else:
+                request, width = engine.batches, min(-(-longest // STEP) * STEP, settings.max_length)
+            outputs = request.infer(padded(rows, width, settings.pad))
+            return outputs[0], outputs[1]
+        finally:
+            self._free.put(engine)
 
 
 def padded(rows: Sequence[Ints], width: int, pad: int) -> dict[str, Ints]:
@@ -210,22 +245,24 @@ def read(folder: Path, *, threads: int, single: bool = True) -> Exported:
         raise UserError(f"{folder / TOKENIZER}: not a tokenizer: {one_line(error)[:200]}") from None
     tokenizer.enable_truncation(settings.max_length)
     tokenizer.no_padding()
+    count = min(threads, ENGINES)
     config = {
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": threads // count,
         "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # which would put all engines on the same cores
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.group,
         "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
     }
     core = _core()
     try:
         model = core.read_model(folder / MODEL)
-        request = core.compile_model(model, "CPU", config).create_infer_request()
         size = model.output(EMBEDDING).partial_shape[1].get_length()
         classes = model.output(0).partial_shape[1].get_length()
-        of_width = {}
+        engines = [Engine(core.compile_model(model, "CPU", config).create_infer_request(), {}) for _ in range(count)]
         for width in sorted({min(width, settings.max_length) for width in SINGLE}) if single else []:
             model.reshape({"input_ids": [1, width], "attention_mask": [1, width]})
-            of_width[width] = core.compile_model(model, "CPU", config).create_infer_request()
+            for engine in engines:
+                engine.single[width] = core.compile_model(model, "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL}: OpenVINO cannot load it: {one_line(error)[:200]}") from None
     if classes != len(settings.labels):
@@ -233,8 +270,7 @@ def read(folder: Path, *, threads: int, single: bool = True) -> Exported:
     fields = [("probabilities", np.float64, len(settings.labels)), ("embedding", np.float32, size)]
     dtype = np.dtype([*fields, ("tokens", np.int32), ("unknown", np.int32)])
     return Exported(
-        request=request,
-        single=of_width,
+        engines=tuple(engines),
         tokenizer=tokenizer,
         settings=settings,
         cleaning=cleaning.load(folder / CLEANING),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,36 @@ def test_a_model_that_ends_in_another_thread_leaves_signals_alone(folder: Path) 
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
+def test_engines_share_the_work_and_change_nothing(folder: Path) -> None:
+    texts = [f"day {'great awful ' * (number % 9)}{number}" for number in range(70)]
+    expected = exported.load(folder, threads=1).outputs(texts, batch_size=4)
+    model = exported.load(folder, threads=2)
+    with ThreadPoolExecutor(5) as clients:  # more of them than engines
+        for found in clients.map(lambda _: model.outputs(texts, batch_size=4), range(10)):
+            assert found.tobytes() == expected.tobytes()
+
+
+def test_an_error_in_one_of_many_batches_is_raised(folder: Path) -> None:
+    class Broken:
+        def infer(self, _: Any) -> Any:
+            raise RuntimeError("broken")
+
+    model = exported.load(folder, threads=2)
+    broken = dataclasses.replace(model, engines=(exported.Engine(Broken(), {}), *model.engines))
+    for _ in range(3):  # an engine is free again after its error
+        with pytest.raises(RuntimeError, match="broken"):
+            broken.predict(["day"] * 70, batch_size=2)
+
+
+def test_there_are_not_more_engines_than_memory_is_meant_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exported, "ENGINES", 2)
+    model = exported.read(folder, threads=5, single=False)
+    assert len(model.engines) == 2
+    assert {engine.batches.get_compiled_model().get_property("INFERENCE_NUM_THREADS") for engine in model.engines} == {
+        2
+    }
+
+
 def with_max_length(folder: Path, max_length: int) -> exported.Exported:
     settings = json.loads((folder / exported.SETTINGS).read_text())
     (folder / exported.SETTINGS).write_text(json.dumps({**settings, "max_length": max_length}))
@@ -97,20 +128,22 @@ def test_batches_have_few_widths_and_none_beyond_the_model(
     folder: Path, max_length: int, words: int, width: int
 ) -> None:
     model = with_max_length(folder, max_length)
-    watched = Watched(model.request)
-    dataclasses.replace(model, request=watched).predict(["day", "day " * words])  # and two tokens around them
+    watched = Watched(model.engines[0].batches)
+    model = dataclasses.replace(model, engines=(exported.Engine(watched, {}),))
+    model.predict(["day", "day " * words])  # and two tokens around them
     assert watched.shapes == [(2, width)]
 
 
 @pytest.mark.parametrize(("max_length", "widths"), [(64, [32, 48]), (40, [32, 40]), (32, [32]), (10, [10])])
 def test_a_text_on_its_own_has_graphs_of_a_fixed_shape(folder: Path, max_length: int, widths: list[int]) -> None:
     model = with_max_length(folder, max_length)
-    assert list(model.single) == widths
+    [engine] = model.engines
+    assert list(engine.single) == widths
     texts = ["day " * words for words in (1, 8, 30, 31, 46, 47, 99)]
     together = model.predict(texts)
-    graphs = {width: Watched(request) for width, request in model.single.items()}
-    rest = Watched(model.request)
-    watched = dataclasses.replace(model, single=graphs, request=rest)
+    graphs = {width: Watched(request) for width, request in engine.single.items()}
+    rest = Watched(engine.batches)
+    watched = dataclasses.replace(model, engines=(exported.Engine(rest, graphs),))
     for text, expected in zip(texts, together, strict=True):
         assert np.abs(watched.predict([text]) - expected).max() < 0.005
     lengths = [min(len(text.split()) + 2, max_length) for text in texts]
