@@ -60,6 +60,10 @@ noise: setup-dev ## estimate the best possible accuracy, and list likely wrong l
 robustness: setup ## measure how often the label flips when a tweet is written differently; writes robustness/
 	$(IN_VENV) python -m tools.robustness
 
+.PHONY: score
+score: setup ## label the files in INPUT=folder into OUTPUT=folder, on all cores; see docs/scale.md
+	$(IN_VENV) python -m tools.score "$(INPUT)" "$(OUTPUT)"
+
 .PHONY: drift
 drift: setup-dev ## compare DATA=tweets.csv, or kept predictions, with the validation rows; writes drift/report.html
 	$(IN_VENV) python -m tools.drift "$(DATA)"
@@ -209,7 +213,7 @@ ci-%: setup-dev ## run a step of the jobs in .github/workflows; `python -m tools
 	$(COMPILE)
 	touch $@
 
-.venv/requirements-dev: requirements-dev.txt requirements-serve.txt .venv/requirements
+.venv/requirements-dev: requirements-dev.txt requirements-cluster.txt requirements-serve.txt .venv/requirements
 	$(PIP_INSTALL) -r requirements-dev.txt
 	$(COMPILE)
 	touch $@

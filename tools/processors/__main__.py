@@ -6,7 +6,7 @@ The pipeline is HEAD's, with all its stages. The data are 144 short tweets, for 
 is the default one without its upper layers. It runs on this processor first. Prints a hash of each stage's outputs, and
 exits with 1 where one differs.
 
-    qemu   QEMU emulates each instruction of the processor: some minutes for each
+    qemu   QEMU emulates each instruction of the processor: minutes for each
     cpuid  this processor answers CPUID as the other would, so libraries choose their code for that one: a minute for
            each, on Linux, on a processor that can make CPUID fault (`grep cpuid_fault /proc/cpuinfo`)
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather, parquet
 
+from tweets import cluster
 from tweets.errors import UserError, one_line
 from tweets.progress import track
 
@@ -54,12 +55,17 @@ def read(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatc
         raise UserError(f"{path}: not the table that `dvc repro` writes: {one_line(error)[:200]}") from None
 
 
-def in_order(work: Callable[[T], R], pieces: Iterator[T]) -> Iterator[R]:
-    """Yield what `work` makes of each piece, in their order: of the first here, of the others on all cores.
+def in_order(work: Callable[[T], R], pieces: Iterator[T], *, first_here: bool = True) -> Iterator[R]:
+    """Yield what `work` makes of each piece, in their order, on all cores, or on the cluster that TWEETS_CLUSTER names.
 
-    The first loads tables and patterns, which the other processes inherit. Raises UserError when one is killed.
+    With `first_here`, the first is this process's: it loads tables and patterns, which the other processes inherit.
+    Raises UserError when one is killed.
     """
-    yield from map(work, islice(pieces, 1))
+    if first_here:
+        yield from map(work, islice(pieces, 1))
+    if where := cluster.address():
+        yield from cluster.in_order(work, pieces, where)
+        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[R]] = deque()
     try:
