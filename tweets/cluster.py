@@ -23,7 +23,17 @@ RETRIES = 5  # of a piece whose process or machine is lost
 # What the machines of a cluster get of this folder: its code.
 CODE = {
     "working_dir": ".",
-    "excludes": ["/.*", "/data", "/models", "/metrics", "/plots", "/tests", "/docs", "/benchmarks/results", "*.log"],
+    "excludes": [
+        "/.[!.]*",
+        "/data",
+        "/models",
+        "/metrics",
+        "/plots",
+        "/tests",
+        "/docs",
+        "/benchmarks/results",
+        "*.log",
+    ],
 }
 
 T = TypeVar("T")

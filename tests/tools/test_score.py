@@ -1,11 +1,14 @@
 """`python -m tools.score`: many files, labelled on all cores or by Ray, with a kill, a loss or a fault at any point."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +211,55 @@ def test_a_killed_worker_of_ray_is_replaced(here: Path) -> None:
         _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error.decode()
     assert outputs(here) == expected
+
+
+@contextlib.contextmanager
+def machine(place: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run what a machine of a Ray cluster runs, in a folder without this repository's code."""
+    place.mkdir()
+    command = ["ray", "start", "--block", "--num-cpus=2", *options]
+    with subprocess.Popen(command, cwd=place, env=os.environ, stdout=subprocess.DEVNULL, start_new_session=True) as ray:
+        try:
+            yield ray
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(ray.pid, signal.SIGKILL)
+
+
+@pytest.mark.walk
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_gives_the_same_bytes_also_where_a_machine_is_lost(
+    here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two machines of a cluster, on this one: they get the code from here, and one is killed at work."""
+    write(here / "in", *(f"{number:02}.csv" for number in range(30)), rows=400)
+    call(here)
+    expected = outputs(here)
+    shutil.rmtree(here / "out")
+    monkeypatch.delenv("PYTHONPATH")
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    head = ("--head", f"--port={address.split(':')[1]}", "--include-dashboard=false")
+    environment = {**ENVIRONMENT, **os.environ, "TWEETS_CLUSTER": address}
+    given = [str(here / "in"), str(here / "out"), "--model", str(here / "models/onnx")]
+    command = [sys.executable, "-m", "tools.score", *given, "--manifest", str(here / "scores.json")]
+    with machine(tmp_path / "head", *head), machine(tmp_path / "other", f"--address={address}") as other:
+        wait_for(lambda: nodes(address) == 2, 120)
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
+            wait_for(lambda: len(list((here / "out").glob("*/[!.]*"))) >= 2, 300)
+            os.killpg(other.pid, signal.SIGKILL)
+            _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error.decode()
+    assert outputs(here) == expected
+
+
+def nodes(address: str) -> int:
+    """Return how many machines a cluster has, 0 while it starts."""
+    found = subprocess.run(["ray", "status", f"--address={address}"], capture_output=True, text=True, check=False)
+    return found.stdout.count("1 node_")
 
 
 @pytest.mark.walk
