@@ -365,8 +365,8 @@ def test_environments_are_compared(
 
 
 def test_make_bench_runs_one_script_after_the_other_and_stops_at_the_first_that_fails(tmp_path: Path) -> None:
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements-serve.txt", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for path in (ROOT / "Makefile", ROOT / "constraints.txt", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, tmp_path)
     linked_environment(tmp_path)
     (tmp_path / "benchmarks").mkdir()
     names = re.findall(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
