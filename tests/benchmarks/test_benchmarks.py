@@ -170,7 +170,7 @@ def test_profile_shows_where_training_and_serving_spend_their_time(
     (ready / "models/onnx").symlink_to(reproduced / "models/onnx")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(train, "SIDE", 64)
-    report = report_of(profile, monkeypatch, "--steps", "10", "--seconds", "2")
+    report = report_of(profile, monkeypatch, "--steps", "10", "--seconds", "6")
     trained, served = report["training"], report["serving"]
     assert "aten::addmm" in [row["operator"] for row in trained["operators"]]
     assert trained["products"]["flop"] > 0
