@@ -27,6 +27,7 @@ from tweets import files
 from tweets.data.table_files import Dialect
 from tweets.model import exported
 
+RAY = str(Path(sys.executable).with_name("ray"))
 NAMES = ("a.parquet", "b.csv", "c.tsv")
 BAD = {3: None, 5: " ", 7: "a" * 10_001}
 
@@ -217,7 +218,7 @@ def test_a_killed_worker_of_ray_is_replaced(here: Path) -> None:
 def machine(place: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run what a machine of a Ray cluster runs, in a folder without this repository's code."""
     place.mkdir()
-    command = ["ray", "start", "--block", "--num-cpus=2", *options]
+    command = [RAY, "start", "--block", "--num-cpus=2", *options]
     with subprocess.Popen(command, cwd=place, env=os.environ, stdout=subprocess.DEVNULL, start_new_session=True) as ray:
         try:
             yield ray
@@ -258,7 +259,7 @@ def test_a_cluster_gives_the_same_bytes_also_where_a_machine_is_lost(
 
 def nodes(address: str) -> int:
     """Return how many machines a cluster has, 0 while it starts."""
-    found = subprocess.run(["ray", "status", f"--address={address}"], capture_output=True, text=True, check=False)
+    found = subprocess.run([RAY, "status", f"--address={address}"], capture_output=True, text=True, check=False)
     return found.stdout.count("1 node_")
 
 
