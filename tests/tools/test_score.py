@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -298,6 +299,14 @@ def test_what_cannot_be_scored_is_told_in_one_line(here: Path, break_it: Any, me
     assert not (here / "scores.json").exists()
 
 
+@pytest.mark.parametrize("given", [("in", ""), ("", "out"), ("", "")])
+def test_without_a_folder_nothing_is_labelled(here: Path, given: tuple[str, str]) -> None:
+    done = run(here, "python", "-m", "tools.score", *given, check=False, PYTHONPATH=str(ROOT))
+    assert done.returncode == 2
+    assert "make score INPUT=folder OUTPUT=folder" in done.stderr
+    assert not (here / "scores.json").exists()
+
+
 def test_a_damaged_output_is_told(here: Path) -> None:
     call(here)
     [version] = (here / "out").iterdir()
@@ -305,6 +314,21 @@ def test_a_damaged_output_is_told(here: Path) -> None:
     done = call(here, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "a.parquet: damaged" in done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_that_has_changed_since_is_told(here: Path, name: str) -> None:
+    call(here)
+    changed = read(here / "in" / name)
+    changed.loc[10, "text"] = "something else"
+    path = here / "in" / name
+    if name.endswith(".parquet"):
+        changed.to_parquet(path, index=False)
+    else:
+        changed.to_csv(path, index=False, sep="\t" if name.endswith(".tsv") else ",")
+    done = call(here, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{name}: has other texts than the input has now; delete it" in done.stderr
 
 
 def test_temporary_files_of_killed_runs_go_when_they_are_old(here: Path) -> None:
@@ -345,3 +369,16 @@ def test_without_ray_a_cluster_is_refused_in_one_line(here: Path) -> None:
     assert done.stderr == (
         "score: TWEETS_CLUSTER = local: Ray is not installed; `pip install -r requirements-cluster.txt` does that\n"
     )
+
+
+@pytest.mark.walk
+def test_the_stage_of_the_page_labels_what_has_changed(clone: Path) -> None:
+    page = (ROOT / "docs/scale.md").read_text()
+    [stage] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (clone / "scoring").mkdir()
+    (clone / "scoring/dvc.yaml").write_text(stage)
+    write(clone / "data/new", *NAMES)
+    for begun in (True, False):
+        done = run(clone, "dvc", "repro", "scoring/dvc.yaml")
+        assert ("Running stage 'scoring/dvc.yaml:score'" in done.stdout) is begun
+        assert json.loads((clone / "scoring/scores.json").read_text())["rows"] == 40 * len(NAMES)

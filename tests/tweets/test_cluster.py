@@ -1,14 +1,13 @@
 """Work on Ray: the same results as on this machine's processes, and faults in one line."""
 
 import hashlib
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from tests.support.clones import ROOT, run
 from tests.support.made_up import made_up_tweets
+from tests.support.work import fail, kill_own_process, square
 from tweets import cluster
 from tweets.data import pieces
 from tweets.errors import UserError
@@ -20,22 +19,6 @@ pytestmark = [pytest.mark.walk, pytest.mark.filterwarnings("ignore")]  # Ray's o
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cluster.VARIABLE, cluster.LOCAL)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def fail(number: int) -> int:
-    if number == 3:
-        raise UserError("the third")
-    return number
-
-
-def kill_own_process(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])

@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL, help="a folder that export has written")
     parser.add_argument("--manifest", type=Path, default=MANIFEST, help="default: %(default)s")
     options = parser.parse_args()
+    if not (options.input and options.output):
+        parser.error("INPUT and OUTPUT need the name of a folder, or a URL: make score INPUT=folder OUTPUT=folder")
     if not (options.model / exported.CHECKSUMS).is_file():
         raise UserError(f"{options.model}: no exported model there; `dvc repro` or `dvc pull` gives one")
     dialect = Dialect(

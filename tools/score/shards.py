@@ -64,8 +64,9 @@ def score(job: Job, shard: str) -> Scored:
     fs, root = fsspec.core.url_to_fs(job.output)
     name = shard.rsplit("/", 1)[-1]
     target = f"{root}/{name}"
+    rows = predict_file.read(shard, job.column, job.dialect)
+    given = rows[job.column].astype("str")
     if not fs.exists(target):
-        rows = predict_file.read(shard, job.column, job.dialect)
         if UNLABELLED in rows.columns:
             raise UserError(f"{shard}: has a column {UNLABELLED!r} already; take it out or rename it")
         reasons = predict_file.unlabelled(rows, job.column, MAX_CHARS)
@@ -75,7 +76,7 @@ def score(job: Job, shard: str) -> Scored:
             written = Path(folder) / name
             predict_file.write(predict_file.label(model(job.model, job.checksum), rows, texts), written)
             place(fs, written, target)
-    return scored(fs, target)
+    return scored(fs, target, given)
 
 
 def place(fs: Any, written: Path, target: str) -> None:
@@ -96,13 +97,16 @@ def place(fs: Any, written: Path, target: str) -> None:
         pass
 
 
-def scored(fs: Any, target: str) -> Scored:
-    """Return what a written file holds. Raises UserError when it is damaged."""
+def scored(fs: Any, target: str, given: "pd.Series[str]") -> Scored:
+    """Return what a written file holds. Raises UserError when it is damaged, or does not hold the texts given."""
     url = fs.unstrip_protocol(target)
     try:
-        reasons = table_files.read(url, WRITTEN).frame[UNLABELLED]
+        frame = table_files.read(url, WRITTEN).frame
+        reasons, texts = frame[UNLABELLED], frame[str(given.name)].astype("str")
     except (UserError, KeyError) as error:
         raise UserError(f"{target}: damaged: {one_line(error)[:200]}; delete it, and run this again") from None
+    if texts.fillna("").tolist() != given.fillna("").tolist():
+        raise UserError(f"{target}: has other texts than the input has now; delete it, and run this again")
     with fs.open(target, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     counts = Counter(reasons.dropna())

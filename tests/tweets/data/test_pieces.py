@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.clones import ROOT, wait_for
+from tests.support.work import fail, kill_own_process, square
 from tweets.data import pieces
 from tweets.errors import UserError
 
@@ -22,23 +22,6 @@ def table(rows: int) -> pd.DataFrame:
     return pd.DataFrame(
         {"id": [f"t{n}" for n in range(rows)], "share": [None if n % 3 else n / 7 for n in range(rows)]}
     )
-
-
-def square(number: int) -> int:
-    time.sleep(0.02 if number == 1 else 0)  # the others overtake it
-    return number * number
-
-
-def fail(number: int) -> int:
-    if number == 3:
-        raise UserError("the third")
-    return number
-
-
-def kill_own_process(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
